@@ -1,0 +1,24 @@
+//! Why a block is wanted, which is also how soon. Used by `fetch` to choose work and by logs.
+
+/// Priority of a fetch; the order of the variants is the rule: earlier beats later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// A reader is held until the block is there.
+    Demand,
+    /// The learned or default order says a reader will want it soon.
+    Planned,
+    /// The rest of the model, in file order.
+    Background,
+}
+
+impl Lane {
+    /// Lower-case name for logs, audit and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Demand => "demand",
+            Self::Planned => "planned",
+            Self::Background => "background",
+        }
+    }
+}

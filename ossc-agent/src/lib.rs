@@ -1,0 +1,23 @@
+//! ossc-agent as a library: the parts, listed from the lowest floor to the highest.
+//! A part uses only parts listed before it (docs/architecture.md); `cargo xtask lint` checks this.
+
+// Floor 0: words. Pure, no I/O.
+pub mod base;
+// Floor 1: hands. The only unsafe code.
+pub mod sys;
+// Floor 2: engines. None knows another.
+pub mod bpf;
+pub mod order;
+pub mod oss;
+pub mod store;
+// Floor 4: moving bytes.
+pub mod fetch;
+// Floor 5: readers.
+pub mod gate;
+// Floor 6: what the user says and sees.
+pub mod config;
+pub mod status;
+// Floor 7: wiring.
+pub mod agent;
+// Floor 8: the door.
+pub mod cli;

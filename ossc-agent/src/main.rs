@@ -1,0 +1,2 @@
+//! Entry point: parses the command line and hands over.
+fn main() {}

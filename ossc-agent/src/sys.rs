@@ -1,0 +1,8 @@
+//! Hands: the kernel interfaces the other parts use, as safe functions. The only module of the agent
+//! with `unsafe`; one operation a block, each with its SAFETY line.
+#![expect(unsafe_code, reason = "the one place where the agent talks to the kernel without a safe wrapper")]
+
+pub mod fanotify;
+pub mod file;
+pub mod process;
+pub mod socket;

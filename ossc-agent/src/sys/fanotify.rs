@@ -1,0 +1,1 @@
+//! fanotify groups, marks, events and answers (fanotify(7)).

@@ -1,0 +1,1 @@
+//! Files: confined opening, preallocation, early writeback, file system facts.

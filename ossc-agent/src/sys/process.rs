@@ -1,0 +1,1 @@
+//! Processes: limits, held starts, own identity.

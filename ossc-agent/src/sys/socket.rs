@@ -1,0 +1,1 @@
+//! Sockets: source address or device before connect, buffer sizes.
