@@ -171,9 +171,7 @@ impl Connection {
                 Err(Broken::BeforeReply(error)) if error.kind() != io::ErrorKind::TimedOut => {
                     tracing::debug!(%error, target, "kept-alive connection was closed; connecting again");
                 }
-                Err(Broken::BeforeReply(error) | Broken::Reply(error)) => {
-                    return Err(Error::transport(target, "receiving the reply's head", error));
-                }
+                Err(broken) => return Err(broken.error(target)),
             }
         }
         let to = self.shared.endpoint.authority();
@@ -183,12 +181,9 @@ impl Connection {
             .connect(to, self.source)
             .await
             .map_err(|error| Error::transport(target, "connecting", error))?;
-        match converse(&mut stream, request, &mut self.head).await {
-            Ok((head, begun)) => Ok(Reply { stream, head, begun }),
-            Err(Broken::BeforeReply(error) | Broken::Reply(error)) => {
-                Err(Error::transport(target, "receiving the reply's head", error))
-            }
-        }
+        let (head, begun) =
+            converse(&mut stream, request, &mut self.head).await.map_err(|broken| broken.error(target))?;
+        Ok(Reply { stream, head, begun })
     }
 
     /// The body of an error reply, as far as it can be had; an error here would hide the one in the reply.
@@ -216,6 +211,19 @@ impl Connection {
     /// Takes the connection back after a body was received to its end.
     pub(super) fn keep(&mut self, stream: Stream) {
         self.idle = Some(stream);
+    }
+}
+
+impl Broken {
+    fn error(self, target: &str) -> Error {
+        match self {
+            Self::Reply(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Error::protocol(target, error.to_string())
+            }
+            Self::BeforeReply(error) | Self::Reply(error) => {
+                Error::transport(target, "receiving the reply's head", error)
+            }
+        }
     }
 }
 

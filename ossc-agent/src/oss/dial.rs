@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use super::endpoint::Authority;
 use crate::sys;
 
-/// Time for a TCP connect, and again for a TLS handshake (py SDK v2 `defaults.py`: connect timeout 10 s).
+/// Time for a name's lookup, then for a TCP connect, then for a TLS handshake (py SDK v2 `defaults.py`: connect timeout 10 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many of a name's addresses one dial tries before it gives up.
 const MAX_ADDRESSES_TRIED: usize = 3;
@@ -52,7 +52,8 @@ impl Dialer {
 
     /// Connects, bound to `source` if given. Tries the addresses of a name in turn.
     pub(super) async fn connect(&self, to: &Authority, source: Option<IpAddr>) -> io::Result<Stream> {
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((to.host.as_str(), to.port)).await?.collect();
+        let lookup = tokio::net::lookup_host((to.host.as_str(), to.port));
+        let found: Vec<SocketAddr> = timeout(CONNECT_TIMEOUT, lookup).await??.collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut last =
             io::Error::new(io::ErrorKind::NotFound, "the name has no address of the source's family");
