@@ -103,8 +103,10 @@ fn show(scratch: &Path) -> Result<()> {
     for line in timeline::lines(&run) {
         println!("  {line}");
     }
-    println!("  {}", requests::summary(&log)?);
+    // Ended first, so that the log is whole.
     drop(server);
+    let log = fs::read_to_string(&log).context("cannot read the server's request log")?;
+    println!("  {}", requests::summary(&log, total)?);
     println!("{REAL_BUCKET}");
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: set up, build, lint and test, in this order, stopping at the first step that
 //! fails. Continuous integration runs exactly this. A closing summary gives each step's time.
 //!
-//! The end-to-end tests drive a debug agent, because only a debug build has the switch that turns the
-//! gate off, which proves that those tests can fail; they get the paths of what they need in `OSSC_*` variables.
+//! The end-to-end tests drive the release agent, the one that users run. Those that need a switch which
+//! no release build has, such as the gate turned off to prove that a test can fail, drive a debug agent.
+//! They find both, and the Python with the official SDKs, by `OSSC_*` variables.
 
 use std::time::{Duration, Instant};
 
@@ -29,12 +30,13 @@ fn all(steps: &mut Steps) -> Result<()> {
     steps.run("tests", tests)
 }
 
+/// No test is skipped because another failed: one run tells everything.
 fn tests() -> Result<()> {
-    let debug = cmd::root().join("target/debug");
+    let target = cmd::root().join("target");
     cmd::run(
         cmd::cargo(&["test", "--workspace", "--exclude", "ossc-ebpf", "--no-fail-fast"])
-            .env("OSSC_AGENT", debug.join("ossc-agent"))
-            .env("OSSC_SERVER", debug.join("oss-server"))
+            .env("OSSC_AGENT", target.join("release/ossc-agent"))
+            .env("OSSC_AGENT_DEBUG", target.join("debug/ossc-agent"))
             .env("OSSC_TEST_PYTHON", toolchain::venv_python()?),
     )
 }

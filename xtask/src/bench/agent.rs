@@ -5,8 +5,10 @@ use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use super::measure::Usage;
 use super::table::Sample;
@@ -20,6 +22,8 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
     let work = tempfile::tempdir_in(scratch)?;
     let model_dir = work.path().join("models");
     fs::create_dir(&model_dir)?;
+    let config = work.path().join("config.json");
+    fs::write(&config, settings(workload.connections)?)?;
     let report = work.path().join("usage.json");
     let mut command = Command::new(env::current_exe().context("cannot find our own program")?);
     command
@@ -31,7 +35,8 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
         .arg(&model_dir)
         .arg("--state-dir")
         .arg(work.path().join("state"))
-        .args(["--connections", &workload.connections.to_string()])
+        .arg("--config")
+        .arg(&config)
         .envs(server.environment(PREFIX));
     let output = command.stdin(Stdio::null()).output().context("cannot start the agent")?;
     let log = String::from_utf8_lossy(&output.stderr);
@@ -55,4 +60,16 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
         cpu_seconds: usage.cpu_seconds,
         max_rss: Some(usage.max_rss),
     })
+}
+
+/// A configuration with as many connections as the floor has, over as many threads as there are processors.
+fn settings(connections: u32) -> Result<String> {
+    let processors = thread::available_parallelism().context("cannot count processors")?.get();
+    let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+    // Threads have equally many connections each.
+    let threads = (1..=connections.min(processors))
+        .rev()
+        .find(|threads| connections.is_multiple_of(*threads))
+        .unwrap_or(1);
+    Ok(json!({ "prefetch": { "vcpus": threads, "workers": connections / threads } }).to_string())
 }

@@ -12,6 +12,8 @@ pub(super) struct Tokens {
     modules: Vec<Range<usize>>,
     /// Items under `#[cfg(test)]` and functions under `#[test]`.
     tests: Vec<Range<usize>>,
+    /// Values of `const` and `static` items.
+    constants: Vec<Range<usize>>,
 }
 
 impl Tokens {
@@ -23,7 +25,9 @@ impl Tokens {
             .flat_map(|attribute| code.match_indices(attribute))
             .filter_map(|(at, _)| item_body(&code, at))
             .collect();
-        Self { code, modules, tests }
+        let constants = ["const", "static"].iter().flat_map(|word| word_offsets(&code, word));
+        let constants = constants.filter_map(|at| constant(&code, at)).collect();
+        Self { code, modules, tests, constants }
     }
 
     /// The file's code, of the same length as the file.
@@ -46,10 +50,35 @@ impl Tokens {
         self.modules.iter().filter(|module| module.contains(&offset)).count()
     }
 
+    /// Whether this byte is evaluated when compiling, where a panic is a compile error.
+    pub(super) fn in_constant(&self, offset: usize) -> bool {
+        self.constants.iter().any(|constant| constant.contains(&offset))
+    }
+
     /// Whether this byte is compiled for tests only.
     pub(super) fn in_test(&self, offset: usize) -> bool {
         self.tests.iter().any(|test| test.contains(&offset))
     }
+}
+
+/// What a constant's item spans, if the keyword at `from` starts one; it may also belong to a
+/// `const fn`, a `*const` pointer or a const generic.
+fn constant(code: &str, from: usize) -> Option<Range<usize>> {
+    let line_start = code[..from].rfind('\n').map_or(0, |end| end + 1);
+    let before = code[line_start..from].trim();
+    let starts_item = before.is_empty() || before.starts_with("pub");
+    let mut words = code[from..].split_whitespace().skip(1);
+    let is_item = words.next().is_some_and(|name| name.ends_with(':'));
+    let length = code[from..].char_indices().scan(0_i32, |depth, (at, character)| {
+        match character {
+            '[' | '(' | '{' => *depth += 1,
+            ']' | ')' | '}' => *depth -= 1,
+            _ => {}
+        }
+        Some((at, *depth == 0 && character == ';'))
+    });
+    let end = length.filter(|(_, ends)| *ends).map(|(at, _)| from + at).next()?;
+    (starts_item && is_item).then_some(from..end)
 }
 
 /// Whether this byte can be part of an identifier.
