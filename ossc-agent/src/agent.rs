@@ -7,6 +7,7 @@
 
 mod command;
 mod error;
+mod heads;
 mod load;
 mod observe;
 mod prepare;

@@ -30,7 +30,8 @@ impl Command {
         let mut command = std::process::Command::new(program);
         command.args(arguments);
         let mut child = sys::spawn::spawn_held(&mut command, watch).map_err(fail)?;
-        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| fail(io::ErrorKind::InvalidData.into()))?);
+        let pid =
+            Pid::from_raw(i32::try_from(child.id()).map_err(|_| fail(io::ErrorKind::InvalidData.into()))?);
         tracing::info!(program = %program.to_string_lossy(), pid = pid.as_raw(), "command started");
         let (sender, ended) = oneshot::channel();
         // A thread rather than tokio's process support: the child is spawned by `sys`, held.

@@ -14,17 +14,6 @@ pub enum Error {
     /// OSS refused or cannot be reached.
     #[error(transparent)]
     Oss(#[from] oss::Error),
-    /// The path names no object.
-    #[error(
-        "nothing in OSS matches oss://{bucket}/{prefix}: the prefix is misspelt, empty, or in another bucket; \
-         list it with 'ossutil ls oss://{bucket}/'"
-    )]
-    NothingListed {
-        /// Bucket.
-        bucket: String,
-        /// Prefix as given.
-        prefix: String,
-    },
     /// The model directory cannot take the files.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -57,7 +46,7 @@ pub enum Error {
     Gate(#[from] gate::Error),
     /// The workers cannot be started.
     #[error(transparent)]
-    Fetch(#[from] fetch::Error),
+    Fetch(#[from] fetch::StartError),
     /// The command cannot be started.
     #[error("cannot start {program}")]
     Command {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::command::Command;
+use super::heads::{HeadReady, Heads};
 use super::prepare::Prepared;
 use super::signals::{Caught, Signals};
 use super::{Error, Outcome};
@@ -13,9 +14,8 @@ use crate::base::Bytes;
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::gate::Gate;
-use crate::order;
 use crate::status::{Progress, Reporter};
-use crate::store::{File, Store};
+use crate::store::Store;
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
@@ -27,6 +27,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Everything the loop reacts to.
 enum Event {
     Fetch(fetch::Event),
+    Head(HeadReady),
     Signal(Caught),
     CommandEnded(u8),
     Tick,
@@ -48,9 +49,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     let Prepared { store, fetcher, gate, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
     let probes = super::observe::start(config, &store);
-    for (file, range) in order::default_plan(store.files().iter().map(|file| (file.id(), file.layout()))) {
-        fetcher.plan(file, range);
-    }
+    let mut heads = Heads::plan(&store, &fetcher);
     fetcher.start_background();
     tracing::info!(
         files = store.files().len(),
@@ -80,6 +79,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             caught = signals.next() => Event::Signal(caught),
             status = ended(command.as_mut()) => Event::CommandEnded(status),
             Some(event) = events.recv() => Event::Fetch(event),
+            ready = heads.next() => Event::Head(ready),
             _ = tick.tick() => Event::Tick,
             _ = persist.tick() => Event::Persist,
         };
@@ -90,7 +90,8 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
                 None => {}
             },
             Event::CommandEnded(status) => break Outcome::CommandExited(status),
-            Event::Fetch(event) => load.on_fetch(event)?,
+            Event::Fetch(event) => load.on_fetch(event),
+            Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
             Event::Tick => load.report(),
             Event::Persist => load.persist().await,
         }
@@ -123,24 +124,23 @@ impl<'a> Load<'a> {
         self.store.files().iter().all(|file| file.is_complete())
     }
 
-    fn on_fetch(&mut self, event: fetch::Event) -> Result<(), Error> {
+    fn on_fetch(&mut self, event: fetch::Event) {
         match event {
             fetch::Event::Complete(id) => {
                 if let Some(file) = self.store.file(id) {
                     tracing::info!(file = %file.object().name, bytes = %Bytes(file.layout().size()), "file complete");
                     if let Some(gate) = &self.gate {
-                        gate.release(id)?;
+                        gate.release(&**file);
                     }
                 }
                 self.say_if_complete();
             }
             fetch::Event::Failed(id, failure) => {
-                if let Some(gate) = &self.gate {
-                    gate.fail(id, failure.errno());
+                if let (Some(gate), Some(file)) = (&self.gate, self.store.file(id)) {
+                    gate.fail(&**file, failure.errno());
                 }
             }
         }
-        Ok(())
     }
 
     fn say_if_complete(&mut self) {
@@ -176,7 +176,10 @@ impl<'a> Load<'a> {
     /// No new work, incomplete files lose their name, waiting readers are told, marks go.
     async fn stop(mut self) -> Result<(), Error> {
         self.reporter.finish();
-        self.fetcher.drain(DRAIN).await;
+        let fetcher = self.fetcher.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
+            tracing::error!(%error, "draining the fetch threads ended early");
+        }
         let incomplete = self.store.files().iter().filter(|file| !file.is_complete()).count();
         self.store.retire()?;
         if let Some(gate) = self.gate.take() {
@@ -194,21 +197,13 @@ impl<'a> Load<'a> {
 }
 
 fn progress(store: &Store, fetcher: &Fetcher, gate: Option<&Gate>) -> Progress {
-    let files = store.files();
-    let total = files.iter().map(|file| file.layout().size()).sum();
-    let ready = files.iter().map(|file| ready_bytes(file)).sum();
+    let fetched = fetcher.progress();
     Progress {
-        ready,
-        total,
-        fetched: fetcher.progress().fetched_bytes,
-        files_complete: files.iter().filter(|file| file.is_complete()).count(),
-        files: files.len(),
-        held: gate.map_or(0, Gate::held),
+        ready: fetched.bytes_ready,
+        total: fetched.bytes_total,
+        fetched: fetched.counts.bytes_fetched,
+        files_complete: store.files().iter().filter(|file| file.is_complete()).count(),
+        files: store.files().len(),
+        held: gate.map_or(0, |gate| gate.snapshot().held),
     }
-}
-
-/// Whole blocks count in full, so the last, short one may be overstated until the clip.
-fn ready_bytes(file: &File) -> u64 {
-    let layout = file.layout();
-    (u64::from(file.ready().count()) * layout.block_size().bytes()).min(layout.size())
 }

@@ -2,7 +2,7 @@
 //! every failure here is a line in the log and nothing more.
 
 use crate::bpf::{self, Probes};
-use crate::config::Config;
+use crate::config::{Config, Targets};
 use crate::store::Store;
 
 /// The probes of a load, or none where the kernel gives none.
@@ -10,13 +10,13 @@ pub(super) struct Observation(Option<Probes>);
 
 /// Loads and attaches the probes and tells them the files.
 pub(super) fn start(config: &Config, store: &Store) -> Observation {
-    let everybody = config.targets.pids.is_empty() && config.targets.cgroups.is_empty() && config.command.is_empty();
-    let targets = bpf::Targets {
-        everybody,
-        pids: config.targets.pids.clone(),
-        cgroups: config.targets.cgroups.clone(),
+    let Targets { pids, cgroups } = config.targets.clone();
+    let targets = if pids.is_empty() && cgroups.is_empty() && config.command.is_empty() {
+        bpf::Targets::Everybody
+    } else {
+        bpf::Targets::Chosen { pids, cgroups }
     };
-    let probes = match Probes::start(bpf::Config { targets }, |access| tracing::trace!(?access, "access")) {
+    let probes = match Probes::start(&bpf::Config { targets }, |access| tracing::trace!(?access, "access")) {
         Ok(probes) => probes,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "accesses are not observed");
@@ -24,12 +24,10 @@ pub(super) fn start(config: &Config, store: &Store) -> Observation {
         }
     };
     for file in store.files() {
-        let inode = file.inode();
-        if let Err(error) = probes.watch(inode.dev, inode.ino, file.id()) {
+        if let Err(error) = probes.watch(file.fd(), file.id()) {
             tracing::warn!(file = %file.object().name, error = &error as &dyn std::error::Error, "file not observed");
         }
     }
-    tracing::info!(probes = %probes.summary(), "accesses are observed");
     Observation(Some(probes))
 }
 

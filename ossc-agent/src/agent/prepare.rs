@@ -10,7 +10,7 @@ use super::Error;
 use crate::base::Bytes;
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
-use crate::gate::{self, Gate};
+use crate::gate::{self, Capacity, Gate, Guarded};
 use crate::store::{self, Store};
 use crate::{oss, sys};
 
@@ -32,9 +32,9 @@ pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let client = oss::Client::new(config.oss.clone())?;
-    let store = Arc::new(lay_out(config, &client).await?);
+    let store = Arc::new(lay_out(config, &client, started).await?);
     let (sender, events) = unbounded_channel();
-    let fetcher = Fetcher::start(config.fetch.clone(), Arc::clone(&store), client, sender)?;
+    let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, sender)?;
     let gate = match open_gate(&store, &fetcher) {
         Ok(gate) => gate,
         Err(error) => {
@@ -46,7 +46,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
     Ok(Prepared { store, fetcher, gate, events, started })
 }
 
-async fn lay_out(config: &Config, client: &oss::Client) -> Result<Store, Error> {
+async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Result<Store, Error> {
     let objects = if config.offline {
         store::recorded(&config.store.model_dir)?
     } else {
@@ -60,15 +60,13 @@ async fn lay_out(config: &Config, client: &oss::Client) -> Result<Store, Error> 
         );
         objects
     };
-    if objects.is_empty() {
-        return Err(Error::NothingListed { bucket: config.oss.bucket.clone(), prefix: config.oss.prefix.clone() });
-    }
-    let limit = sys::process::raise_descriptor_limit()
+    let limit = sys::process::raise_open_files()
         .map_err(|source| Error::System { what: "raise the limit of open descriptors", source })?;
     if u64::try_from(objects.len()).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDES_FILES) > limit {
         return Err(Error::TooManyFiles { files: objects.len(), limit });
     }
     let store = Store::open(&config.store, objects)?;
+    say(store.report(), started);
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).count();
     if config.offline && incomplete > 0 {
         let files = store.files().len();
@@ -85,15 +83,34 @@ fn open_gate(store: &Store, fetcher: &Fetcher) -> Result<Option<Gate>, Error> {
     } else {
         let mode = gate::probe(store.scratch_dir())?;
         tracing::info!(%mode, "gate chosen");
-        Some(Gate::start(mode, fetcher.clone())?)
+        let trace = |access| tracing::trace!(?access, "access");
+        Some(Gate::start(mode, Capacity::of_process()?, fetcher.clone(), trace)?)
     };
     for file in store.files() {
         if let Some(gate) = &gate
             && !file.is_complete()
         {
-            gate.protect(Arc::clone(file))?;
+            gate.protect(Arc::clone(file) as Arc<dyn Guarded>)?;
         }
         store.publish(file.id())?;
     }
     Ok(gate)
+}
+
+/// What was found on disk.
+fn say(report: &store::Report, started: Instant) {
+    tracing::info!(
+        new = report.new.files,
+        resumed = report.resumed.files,
+        resumed_bytes = %Bytes(report.resumed.bytes),
+        complete = report.complete.files,
+        ms = started.elapsed().as_millis(),
+        "files laid out"
+    );
+    for name in &report.replaced {
+        tracing::warn!(file = %name, "the object changed in OSS since it was loaded: the file is replaced");
+    }
+    for name in &report.gone {
+        tracing::warn!(file = %name, "the object is no longer in OSS: the file is left as it is");
+    }
 }

@@ -20,7 +20,9 @@ const KINDS: [nix::sys::signal::Signal; 6] = {
 impl Signals {
     /// Takes the signals over from their default action.
     pub(super) fn take() -> io::Result<Self> {
-        let take = |kind: nix::sys::signal::Signal| Ok::<_, io::Error>((kind, signal(SignalKind::from_raw(kind as i32))?));
+        let take = |kind: nix::sys::signal::Signal| {
+            Ok::<_, io::Error>((kind, signal(SignalKind::from_raw(kind as i32))?))
+        };
         let [a, b, c, d, e, f] = KINDS;
         Ok(Self([take(a)?, take(b)?, take(c)?, take(d)?, take(e)?, take(f)?]))
     }

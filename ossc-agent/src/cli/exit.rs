@@ -58,7 +58,7 @@ pub(super) fn report(error: &Error) -> Exit {
     Exit(match error {
         Error::Config(_) => 2,
         Error::Oss(source) if source.is_unreachable() => 6,
-        Error::Oss(_) | Error::NothingListed { .. } => 3,
+        Error::Oss(_) => 3,
         Error::Store(_) | Error::Incomplete { .. } | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,

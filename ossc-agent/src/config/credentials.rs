@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::{Environment, Error, Flags, raw::Raw};
-use crate::oss::{CredentialSource, KeyPair, OidcRole};
+use crate::oss::{CredentialSource, Credentials, EcsRamRole, Oidc, Secret};
 
 /// Where the connector and Alibaba's command line keep the credentials of a user.
 const FILE_IN_HOME: &str = ".alibabacloud/credentials";
@@ -14,7 +14,11 @@ const FILE_IN_HOME: &str = ".alibabacloud/credentials";
 pub(super) fn resolve(flags: &Flags, env: &Environment, raw: &Raw) -> Result<CredentialSource, Error> {
     let wanted = flags.credentials.as_deref().or(raw.credentials.as_deref()).unwrap_or("auto");
     let named_file = flags.credentials_file.clone().or_else(|| raw.credentials_file.clone());
-    let ecs_role = flags.ecs_role.clone().or_else(|| raw.ecs_role.clone()).or_else(|| env.get("ALIBABA_CLOUD_ECS_METADATA").map(str::to_owned));
+    let ecs_role = flags
+        .ecs_role
+        .clone()
+        .or_else(|| raw.ecs_role.clone())
+        .or_else(|| env.get("ALIBABA_CLOUD_ECS_METADATA").map(str::to_owned));
     match wanted {
         "anonymous" => Ok(CredentialSource::Anonymous),
         "env" => key_pair(env)?.map(CredentialSource::Static).ok_or(Error::Missing {
@@ -25,7 +29,7 @@ pub(super) fn resolve(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Cre
         }),
         "file" => Ok(CredentialSource::File(file(named_file, env)?)),
         "ecs" => Ok(ecs(ecs_role, env)),
-        "oidc" => oidc(env)?.map(CredentialSource::Oidc).ok_or(Error::Missing {
+        "oidc" => oidc(env).map(CredentialSource::Oidc).ok_or(Error::Missing {
             what: "OIDC role",
             flag: "--credentials with another source",
             env: "ALIBABA_CLOUD_ROLE_ARN, ALIBABA_CLOUD_OIDC_PROVIDER_ARN and ALIBABA_CLOUD_OIDC_TOKEN_FILE",
@@ -39,7 +43,7 @@ pub(super) fn resolve(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Cre
             if let Some(pair) = key_pair(env)? {
                 return Ok(CredentialSource::Static(pair));
             }
-            if let Some(role) = oidc(env)? {
+            if let Some(role) = oidc(env) {
                 return Ok(CredentialSource::Oidc(role));
             }
             if named_file.is_some() {
@@ -60,13 +64,20 @@ pub(super) fn resolve(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Cre
     }
 }
 
-fn key_pair(env: &Environment) -> Result<Option<KeyPair>, Error> {
+fn key_pair(env: &Environment) -> Result<Option<Credentials>, Error> {
     for [id, secret, token] in [
         ["OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN"],
         ["ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_SECURITY_TOKEN"],
     ] {
         match (env.get(id), env.get(secret)) {
-            (Some(key), Some(value)) => return Ok(Some(KeyPair::new(key, value, env.get(token)))),
+            (Some(key), Some(value)) => {
+                return Ok(Some(Credentials {
+                    access_key_id: key.to_owned(),
+                    access_key_secret: Secret::new(value),
+                    security_token: env.get(token).map(Secret::new),
+                    expiration: None,
+                }));
+            }
             (Some(_), None) => return Err(Error::HalfKey { given: id, missing: secret }),
             (None, Some(_)) => return Err(Error::HalfKey { given: secret, missing: id }),
             (None, None) => {}
@@ -88,28 +99,36 @@ fn file(named: Option<PathBuf>, env: &Environment) -> Result<PathBuf, Error> {
 
 fn ecs(role: Option<String>, env: &Environment) -> CredentialSource {
     let allow_v1 = !env.get("ALIBABA_CLOUD_IMDSV1_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-    CredentialSource::EcsRole { role, allow_v1, endpoint: env.get("OSSC_ECS_METADATA_ENDPOINT").map(str::to_owned) }
+    let mut source = EcsRamRole { role, allow_v1, ..EcsRamRole::default() };
+    if let Some(url) = env.get("OSSC_ECS_METADATA_ENDPOINT") {
+        url.clone_into(&mut source.base_url);
+    }
+    CredentialSource::EcsRamRole(source)
 }
 
-fn oidc(env: &Environment) -> Result<Option<OidcRole>, Error> {
+fn oidc(env: &Environment) -> Option<Oidc> {
     let (Some(role_arn), Some(provider_arn), Some(token_file)) = (
         env.get("ALIBABA_CLOUD_ROLE_ARN"),
         env.get("ALIBABA_CLOUD_OIDC_PROVIDER_ARN"),
         env.get("ALIBABA_CLOUD_OIDC_TOKEN_FILE"),
     ) else {
-        return Ok(None);
+        return None;
     };
-    let vpc = env.get("ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-    let host = match env.get("ALIBABA_CLOUD_STS_REGION") {
-        Some(region) if vpc => format!("https://sts-vpc.{region}.aliyuncs.com"),
-        Some(region) => format!("https://sts.{region}.aliyuncs.com"),
-        None => "https://sts.aliyuncs.com".to_owned(),
-    };
-    Ok(Some(OidcRole {
+    let mut role = Oidc {
         role_arn: role_arn.to_owned(),
         provider_arn: provider_arn.to_owned(),
         token_file: token_file.into(),
-        session_name: env.get("ALIBABA_CLOUD_ROLE_SESSION_NAME").unwrap_or("ossc-agent").to_owned(),
-        endpoint: env.get("OSSC_STS_ENDPOINT").map_or(host, str::to_owned),
-    }))
+        ..Oidc::default()
+    };
+    if let Some(name) = env.get("ALIBABA_CLOUD_ROLE_SESSION_NAME") {
+        name.clone_into(&mut role.session_name);
+    }
+    let vpc = env.get("ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    match (env.get("OSSC_STS_ENDPOINT"), env.get("ALIBABA_CLOUD_STS_REGION")) {
+        (Some(url), _) => url.clone_into(&mut role.sts_url),
+        (None, Some(region)) if vpc => role.sts_url = format!("https://sts-vpc.{region}.aliyuncs.com"),
+        (None, Some(region)) => role.sts_url = format!("https://sts.{region}.aliyuncs.com"),
+        (None, None) => {}
+    }
+    Some(role)
 }

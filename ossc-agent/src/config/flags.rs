@@ -70,11 +70,11 @@ pub struct Flags {
 
     /// Fetch threads [JSON: prefetch.vcpus] [default: CPUs, at most 16]
     #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    pub threads: Option<u32>,
 
     /// Connections of each fetch thread [JSON: prefetch.workers]
     #[arg(long, value_name = "N")]
-    pub connections: Option<usize>,
+    pub connections: Option<u32>,
 
     /// Block size: a power of two from 2M to 16M [default: by model size]
     #[arg(long, value_name = "SIZE")]

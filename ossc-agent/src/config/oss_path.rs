@@ -39,7 +39,16 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_path() {
-        for text in ["", "models/x", "s3://models/x", "oss://", "oss://ab/x", "oss://-ab/x", "oss://Models/x", "oss://abc//x"] {
+        for text in [
+            "",
+            "models/x",
+            "s3://models/x",
+            "oss://",
+            "oss://ab/x",
+            "oss://-ab/x",
+            "oss://Models/x",
+            "oss://abc//x",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -53,8 +53,8 @@ pub(super) enum Level {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Prefetch {
-    pub(super) vcpus: Option<usize>,
-    pub(super) workers: Option<usize>,
+    pub(super) vcpus: Option<u32>,
+    pub(super) workers: Option<u32>,
     #[serde(flatten)]
     pub(super) unknown: BTreeMap<String, serde_json::Value>,
 }

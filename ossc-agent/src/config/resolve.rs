@@ -2,33 +2,46 @@
 //! configuration file and nothing else; creates nothing.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use super::raw::{self, Level, Raw};
-use super::{Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Environment, Error, Flags, Log, LogFormat, LogLevel, Targets};
+use super::{
+    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Environment, Error, Flags, Log, LogFormat, LogLevel, Targets,
+};
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};
 
-/// More threads than this only contend; the connector's own default is the same.
-const MAX_DEFAULT_THREADS: usize = 16;
 /// A guard against a slip of the finger, far above any use.
-const MAX_THREADS: usize = 1024;
-const MAX_CONNECTIONS: usize = 1024;
+const MOST_THREADS: u32 = 1024;
+const MOST_CONNECTIONS: u32 = 1024;
 
 /// Builds the configuration of a run. Called by `cli` with the real environment, by tests with made-up ones.
 pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
     let raw = read_file(flags)?;
     let mut remarks = remarks(&raw);
     let (bucket, prefix) = super::oss_path::parse(&required(
-        flags.oss_path.clone().or_else(|| env.get("OSS_PATH").map(str::to_owned)).or_else(|| raw.oss_path.clone()),
+        flags
+            .oss_path
+            .clone()
+            .or_else(|| env.get("OSS_PATH").map(str::to_owned))
+            .or_else(|| raw.oss_path.clone()),
         ["model path", "--oss-path", "OSS_PATH", "ossPath"],
     )?)?;
     let endpoint = required(
-        flags.oss_endpoint.clone().or_else(|| env.get("OSS_ENDPOINT").map(str::to_owned)).or_else(|| raw.endpoint.clone()),
+        flags
+            .oss_endpoint
+            .clone()
+            .or_else(|| env.get("OSS_ENDPOINT").map(str::to_owned))
+            .or_else(|| raw.endpoint.clone()),
         ["OSS endpoint", "--oss-endpoint", "OSS_ENDPOINT", "endpoint"],
     )?;
     let model_dir = PathBuf::from(required(
-        flags.model_dir.clone().or_else(|| env.get("MODEL_DIR").map(PathBuf::from)).or_else(|| raw.model_dir.clone()),
+        flags
+            .model_dir
+            .clone()
+            .or_else(|| env.get("MODEL_DIR").map(PathBuf::from))
+            .or_else(|| raw.model_dir.clone()),
         ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
     )?);
     let state_dir = flags
@@ -39,9 +52,11 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         .unwrap_or_else(|| DEFAULT_STATE_DIR.into());
     let exit_when_complete = flags.exit_when_complete;
     if exit_when_complete && !flags.command.is_empty() {
-        remarks.push("--exit-when-complete has no effect with a COMMAND: the agent ends when the command ends".to_owned());
+        remarks.push(
+            "--exit-when-complete has no effect with a COMMAND: the agent ends when the command ends"
+                .to_owned(),
+        );
     }
-    let default_threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_DEFAULT_THREADS);
     Ok(Config {
         oss: oss::Config {
             endpoint,
@@ -57,16 +72,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             credentials: super::credentials::resolve(flags, env, &raw)?,
         },
         store: store::Config { model_dir, block_size: block_size(flags, &raw)? },
-        fetch: fetch::Config {
-            threads: count("threads", flags.threads.or(raw.prefetch.vcpus), default_threads, MAX_THREADS)?,
-            connections_per_thread: count(
-                "connections",
-                flags.connections.or(raw.prefetch.workers),
-                fetch::DEFAULT_CONNECTIONS_PER_THREAD,
-                MAX_CONNECTIONS,
-            )?,
-            sources: sources(flags, env, &raw)?,
-        },
+        fetch: fetch(flags, env, &raw)?,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
         offline: flags.offline || raw.offline.unwrap_or(false),
@@ -101,17 +107,30 @@ fn remarks(raw: &Raw) -> Vec<String> {
     if raw.audit_path.is_some() {
         remarks.push("auditPath has no effect yet: no audit log is written".to_owned());
     }
-    let unknown = raw.unknown.keys().cloned().chain(raw.prefetch.unknown.keys().map(|key| format!("prefetch.{key}")));
-    remarks.extend(unknown.map(|key| format!("the configuration key '{key}' is not known and was passed over")));
+    let unknown =
+        raw.unknown.keys().cloned().chain(raw.prefetch.unknown.keys().map(|key| format!("prefetch.{key}")));
+    remarks
+        .extend(unknown.map(|key| format!("the configuration key '{key}' is not known and was passed over")));
     remarks
 }
 
-fn count(name: &'static str, given: Option<usize>, default: usize, most: usize) -> Result<usize, Error> {
-    match given {
-        None => Ok(default),
-        Some(n) if (1..=most).contains(&n) => Ok(n),
-        Some(n) => Err(Error::Value { name, value: n.to_string(), wanted: format!("a number from 1 to {most} is needed") }),
+fn fetch(flags: &Flags, env: &Environment, raw: &Raw) -> Result<fetch::Config, Error> {
+    let mut config = fetch::Config { sources: sources(flags, env, raw)?, ..fetch::Config::default() };
+    if let Some(threads) = flags.threads.or(raw.prefetch.vcpus) {
+        config.threads = count("threads", threads, MOST_THREADS)?;
     }
+    if let Some(connections) = flags.connections.or(raw.prefetch.workers) {
+        config.connections_per_thread = count("connections", connections, MOST_CONNECTIONS)?;
+    }
+    Ok(config)
+}
+
+fn count(name: &'static str, given: u32, most: u32) -> Result<NonZeroU32, Error> {
+    NonZeroU32::new(given).filter(|n| n.get() <= most).ok_or_else(|| Error::Value {
+        name,
+        value: given.to_string(),
+        wanted: format!("a number from 1 to {most} is needed"),
+    })
 }
 
 fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, Error> {
@@ -123,7 +142,10 @@ fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, E
         item.trim().parse().map_err(|_| Error::Value {
             name: "HTTP_SOURCE_IP",
             value: list.to_owned(),
-            wanted: format!("'{}' is not an IP address; write addresses of this machine separated by commas", item.trim()),
+            wanted: format!(
+                "'{}' is not an IP address; write addresses of this machine separated by commas",
+                item.trim()
+            ),
         })
     };
     list.split(',').map(parse).collect()
@@ -144,7 +166,11 @@ fn block_size(flags: &Flags, raw: &Raw) -> Result<Option<BlockSize>, Error> {
 }
 
 fn log(flags: &Flags, raw: &Raw) -> Result<Log, Error> {
-    let word = |name, text: &str, wanted: &str| Error::Value { name, value: text.to_owned(), wanted: wanted.to_owned() };
+    let word = |name, text: &str, wanted: &str| Error::Value {
+        name,
+        value: text.to_owned(),
+        wanted: wanted.to_owned(),
+    };
     let level = match (&flags.log_level, &raw.log_level) {
         (Some(level), _) => *level,
         (None, None) => LogLevel::Info,
@@ -153,7 +179,13 @@ fn log(flags: &Flags, raw: &Raw) -> Result<Log, Error> {
             1 => LogLevel::Info,
             2 => LogLevel::Warn,
             3 => LogLevel::Error,
-            _ => return Err(word("logLevel", &number.to_string(), "write 0 (debug), 1 (info), 2 (warn) or 3 (error)")),
+            _ => {
+                return Err(word(
+                    "logLevel",
+                    &number.to_string(),
+                    "write 0 (debug), 1 (info), 2 (warn) or 3 (error)",
+                ));
+            }
         },
         (None, Some(Level::Word(text))) => <LogLevel as clap::ValueEnum>::from_str(text, true)
             .map_err(|_| word("logLevel", text, "write debug, info, warn or error, or 0 to 3"))?,

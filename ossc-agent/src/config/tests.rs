@@ -17,14 +17,16 @@ fn with_file(json: &str, mut flags: Flags, env: &Environment) -> Result<Config, 
 
 #[test]
 fn flags_beat_environment_beats_file() {
-    let json = r#"{"ossPath": "oss://file/x/", "endpoint": "file.example", "modelDir": "/file", "region": "file"}"#;
+    let json =
+        r#"{"ossPath": "oss://file/x/", "endpoint": "file.example", "modelDir": "/file", "region": "file"}"#;
     let from_file = with_file(json, Flags::default(), &Environment::default()).unwrap();
     assert_eq!((from_file.oss.bucket.as_str(), from_file.oss.prefix.as_str()), ("file", "x/"));
     let env = Environment::from([("OSS_PATH", "oss://env/"), ("OSS_REGION", "env"), ("MODEL_DIR", "/env")]);
     let from_env = with_file(json, Flags::default(), &env).unwrap();
     assert_eq!(from_env.oss.bucket, "env");
     assert_eq!(from_env.oss.endpoint, "file.example");
-    let flags = Flags { oss_path: Some("oss://flag/".into()), oss_region: Some("flag".into()), ..Flags::default() };
+    let flags =
+        Flags { oss_path: Some("oss://flag/".into()), oss_region: Some("flag".into()), ..Flags::default() };
     let from_flags = with_file(json, flags, &env).unwrap();
     assert_eq!(from_flags.oss.bucket, "flag");
     assert_eq!(from_flags.oss.region.as_deref(), Some("flag"));
@@ -38,7 +40,7 @@ fn the_connector_file_is_understood() {
     let config = with_file(json, Flags::default(), &Environment::from(base_env())).unwrap();
     assert_eq!(config.log.level, LogLevel::Warn);
     assert_eq!(config.log.path, Some("/var/log/c.log".into()));
-    assert_eq!((config.fetch.threads, config.fetch.connections_per_thread), (4, 32));
+    assert_eq!((config.fetch.threads.get(), config.fetch.connections_per_thread.get()), (4, 32));
     assert!(config.remarks.iter().any(|remark| remark.contains("'novel'")), "{:?}", config.remarks);
 }
 
@@ -69,13 +71,16 @@ fn credentials_follow_what_the_environment_offers() {
         resolve(&Flags::default(), &env).map(|config| config.oss.credentials)
     };
     assert!(matches!(with(&[]), Ok(CredentialSource::Anonymous)));
-    assert!(matches!(with(&[("OSS_ACCESS_KEY_ID", ""), ("OSS_ACCESS_KEY_SECRET", "")]), Ok(CredentialSource::Anonymous)));
+    assert!(matches!(
+        with(&[("OSS_ACCESS_KEY_ID", ""), ("OSS_ACCESS_KEY_SECRET", "")]),
+        Ok(CredentialSource::Anonymous)
+    ));
     assert!(matches!(
         with(&[("OSS_ACCESS_KEY_ID", "id"), ("OSS_ACCESS_KEY_SECRET", "secret")]),
         Ok(CredentialSource::Static(_))
     ));
     assert!(matches!(with(&[("OSS_ACCESS_KEY_ID", "id")]), Err(Error::HalfKey { .. })));
-    assert!(matches!(with(&[("ALIBABA_CLOUD_ECS_METADATA", "role")]), Ok(CredentialSource::EcsRole { .. })));
+    assert!(matches!(with(&[("ALIBABA_CLOUD_ECS_METADATA", "role")]), Ok(CredentialSource::EcsRamRole(_))));
     assert!(matches!(
         with(&[
             ("ALIBABA_CLOUD_ROLE_ARN", "a"),

@@ -25,7 +25,7 @@ pub struct Progress {
     /// Files of the model.
     pub files: usize,
     /// Readers held at this moment.
-    pub held: usize,
+    pub held: u64,
 }
 
 /// Shows progress until it is finished.

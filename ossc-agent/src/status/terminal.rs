@@ -18,8 +18,10 @@ impl Terminal {
         if !stderr().is_terminal() {
             return None;
         }
-        let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template(
+            "{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
         Some(BAR.get_or_init(|| ProgressBar::new(total).with_style(style)))
     }
 
