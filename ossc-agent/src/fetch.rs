@@ -196,3 +196,6 @@ impl Fetcher {
         self.shared.queue.end_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,15 @@ impl Body for oss::Body<'_> {
 
 impl From<oss::Error> for Fault {
     fn from(error: oss::Error) -> Self {
-        Self { remedy: Remedy::GiveUp, cause: error.into() }
+        let remedy = if error.is_changed() {
+            Remedy::GiveUpFile
+        } else if error.is_slow_down() {
+            Remedy::SlowDown
+        } else if error.is_retryable() {
+            Remedy::TryAgain
+        } else {
+            Remedy::GiveUp
+        };
+        Self { remedy, cause: error.into() }
     }
 }
