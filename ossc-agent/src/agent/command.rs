@@ -24,7 +24,7 @@ pub(super) struct Command {
 
 impl Command {
     /// Starts the program; `watch` is called with its pid before it runs.
-    pub(super) fn start(words: &[OsString], watch: impl FnOnce(u32)) -> Result<Option<Self>, Error> {
+    pub(super) fn start(words: &[OsString], watch: impl FnOnce(u32) + Send) -> Result<Option<Self>, Error> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
         let fail = |source| Error::Command { program: program.to_string_lossy().into_owned(), source };
         let mut command = std::process::Command::new(program);

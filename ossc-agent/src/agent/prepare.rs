@@ -35,7 +35,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
     let store = Arc::new(lay_out(config, &client, started).await?);
     let (sender, events) = unbounded_channel();
     let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, sender)?;
-    let gate = match open_gate(&store, &fetcher) {
+    let gate = match open_gate(config, &store, &fetcher) {
         Ok(gate) => gate,
         Err(error) => {
             // Nothing is visible yet; what was laid out stays hidden and is resumed by the next start.
@@ -77,11 +77,11 @@ async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Res
 }
 
 /// Marks and publishes every file. A model that is complete needs no gate at all.
-fn open_gate(store: &Store, fetcher: &Fetcher) -> Result<Option<Gate>, Error> {
+fn open_gate(config: &Config, store: &Store, fetcher: &Fetcher) -> Result<Option<Gate>, Error> {
     let gate = if store.files().iter().all(|file| file.is_complete()) {
         None
     } else {
-        let mode = gate::probe(store.scratch_dir())?;
+        let mode = gate::probe(&config.store.model_dir)?;
         tracing::info!(%mode, "gate chosen");
         let trace = |access| tracing::trace!(?access, "access");
         Some(Gate::start(mode, Capacity::of_process()?, fetcher.clone(), trace)?)

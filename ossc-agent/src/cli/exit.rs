@@ -4,6 +4,7 @@
 use std::process::{ExitCode, Termination};
 
 use crate::agent::{Error, Outcome};
+use crate::oss;
 
 /// What `--help` says of exit statuses.
 pub(super) const HELP: &str = "\
@@ -57,7 +58,8 @@ pub(super) fn report(error: &Error) -> Exit {
     eprintln!("ossc-agent: {message}");
     Exit(match error {
         Error::Config(_) => 2,
-        Error::Oss(source) if source.is_unreachable() => 6,
+        Error::Oss(oss::Error::Transport { .. } | oss::Error::Stalled { .. }) => 6,
+        Error::Oss(oss::Error::Setting { .. } | oss::Error::CaFile { .. } | oss::Error::NoRoots) => 2,
         Error::Oss(_) => 3,
         Error::Store(_) | Error::Incomplete { .. } | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
