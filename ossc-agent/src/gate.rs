@@ -37,7 +37,7 @@ use self::mailbox::{Mailbox, Message};
 pub use self::mode::{Mode, Ranges, probe};
 use self::snapshot::Counters;
 pub use self::snapshot::Snapshot;
-use self::watch::{State, Watcher};
+use self::watch::Watcher;
 use crate::base::{Access, ByteRange};
 use crate::sys::fanotify::Group;
 
@@ -46,10 +46,16 @@ use crate::sys::fanotify::Group;
 #[derive(Debug)]
 pub struct Gate {
     mode: Mode,
-    group: Arc<Group>,
-    mailbox: Mailbox,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the handle and the thread both reach.
+#[derive(Debug)]
+struct Shared {
+    group: Group,
+    mailbox: Mailbox,
+    counters: Counters,
 }
 
 impl Gate {
@@ -61,25 +67,15 @@ impl Gate {
         demand: impl Demand + 'static,
         observer: impl Fn(Access) + Send + 'static,
     ) -> Result<Self, Error> {
-        let group = Arc::new(mode::new_group()?);
+        let group = mode::new_group()?;
         let (mailbox, messages) = Mailbox::new().map_err(Error::Start)?;
-        let counters = Arc::new(Counters::default());
-        let watcher = Watcher {
-            group: Arc::clone(&group),
-            mode,
-            capacity,
-            demand,
-            observer,
-            mailbox: mailbox.clone(),
-            messages,
-            counters: Arc::clone(&counters),
-            state: State::new(),
-        };
+        let shared = Arc::new(Shared { group, mailbox, counters: Counters::default() });
+        let watcher = Watcher::new(Arc::clone(&shared), mode, capacity, demand, observer, messages);
         let thread = thread::Builder::new()
             .name("ossc-gate".to_owned())
             .spawn(move || watcher.run())
             .map_err(Error::Start)?;
-        Ok(Self { mode, group, mailbox, counters, thread: Some(thread) })
+        Ok(Self { mode, shared, thread: Some(thread) })
     }
 
     /// How readers are held.
@@ -92,8 +88,9 @@ impl Gate {
     /// descriptors opened earlier are not held.
     pub fn protect(&self, file: Arc<dyn Guarded>) -> Result<(), Error> {
         // Known to the thread before the kernel can send the first event.
-        self.mailbox.leave(Message::Watch(Arc::clone(&file)));
-        self.group
+        self.shared.mailbox.leave(Message::Watch(Arc::clone(&file)));
+        self.shared
+            .group
             .mark(self.mode.mark(), file.fd())
             .map_err(|source| Error::Mark { path: file.path().to_owned(), source })
     }
@@ -105,23 +102,23 @@ impl Gate {
             tracing::error!(%path, "the gate stays on a file that has holes");
             return;
         }
-        if let Err(error) = self.group.unmark(self.mode.mark(), file.fd()) {
+        if let Err(error) = self.shared.group.unmark(self.mode.mark(), file.fd()) {
             tracing::warn!(%path, %error, "the gate stays on a complete file; reading it costs more");
         }
-        self.mailbox.post(Message::Release(file.inode()));
+        self.shared.mailbox.post(Message::Release(file.inode()));
     }
 
     /// The file can never be right: whoever waits for it or accesses it later gets `errno`, whatever part it
     /// wants.
     pub fn fail(&self, file: &dyn Guarded, errno: Errno) {
-        self.mailbox.post(Message::Fail(file.inode(), errno));
+        self.shared.mailbox.post(Message::Fail(file.inode(), errno));
     }
 
     /// Ends the waiting: readers held whose bytes are missing get EIO, and so does any that comes later.
     /// Returns when all have their answer.
     pub fn stop(&self) {
         let (answered, wait) = mpsc::channel();
-        self.mailbox.post(Message::Stop(answered));
+        self.shared.mailbox.post(Message::Stop(answered));
         // Nothing is ever sent: the thread drops its end when it is done, or has ended before.
         wait.recv().ok();
     }
@@ -129,14 +126,14 @@ impl Gate {
     /// Counts so far.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.counters.snapshot()
+        self.shared.counters.snapshot()
     }
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
         self.stop();
-        self.mailbox.post(Message::Quit);
+        self.shared.mailbox.post(Message::Quit);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

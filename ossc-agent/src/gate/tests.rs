@@ -6,6 +6,7 @@ mod scene;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::thread;
 
 use nix::errno::Errno;
 
@@ -155,6 +156,37 @@ fn readers_beyond_the_capacity_wait_their_turn() {
 }
 
 #[test]
+fn readers_of_random_ranges_never_see_a_hole() {
+    let scene = Scene::with(DISK, EXACT, 5);
+    let mut random = fastrand::Rng::with_seed(7);
+    let ranges: Vec<_> = (0..60)
+        .map(|_| {
+            let start = random.u64(0..SIZE / 4096) * 4096;
+            ByteRange::new(start, (start + random.u64(1..3 * BLOCK)).min(SIZE))
+        })
+        .collect();
+    let readers: Vec<_> = ranges.iter().map(|range| scene.dd(*range)).collect();
+    let Scene { file, gate, demands, .. } = scene;
+    let file = &*file;
+    thread::scope(move |scope| {
+        scope.spawn(move || {
+            // Each block of what is asked for arrives by itself, the last one first.
+            while let Ok(asked) = demands.recv() {
+                for block in file.layout().blocks_of(asked.range).rev() {
+                    file.fill(page(u64::from(block) * BLOCK));
+                }
+                asked.reply.answer(Ok(()));
+            }
+        });
+        for (range, reader) in ranges.iter().zip(readers) {
+            assert!(reader.printed() == bytes_of(*range), "{range}");
+        }
+        // Ends the gate's thread, hence the demands.
+        drop(gate);
+    });
+}
+
+#[test]
 fn a_failed_demand_fails_exactly_its_readers() {
     let scene = Scene::on(DISK);
     // The kernel has no room for ESTALE in an answer; it becomes EIO.
@@ -233,13 +265,13 @@ fn events_of_a_released_file_pass_and_of_an_unknown_one_fail() {
     scene.file.fill(whole());
     scene.gate.release(&*scene.file);
     // As when the event was under way while the mark went.
-    scene.gate.group.mark(EXACT.mark(), scene.file.fd()).unwrap();
+    scene.gate.shared.group.mark(EXACT.mark(), scene.file.fd()).unwrap();
     assert_eq!(scene.dd(page(0)).printed(), bytes_of(page(0)));
 
     let path = scene.dir.path().join("stranger");
     fs::write(&path, "bytes").unwrap();
     let stranger = fs::File::open(&path).unwrap();
-    scene.gate.group.mark(EXACT.mark(), stranger.as_fd()).unwrap();
+    scene.gate.shared.group.mark(EXACT.mark(), stranger.as_fd()).unwrap();
     scene.shell("cat \"$(dirname \"$1\")/stranger\"").fails_with(EIO);
 }
 
