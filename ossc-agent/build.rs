@@ -51,6 +51,8 @@ fn build() -> Result<PathBuf, String> {
     if status.success() {
         Ok(Toolchain::object(&target_dir))
     } else {
-        Err(format!("ossc-ebpf does not compile with {compiler} and {linker}: {status}; its errors are above"))
+        Err(format!(
+            "ossc-ebpf does not compile with {compiler} and {linker}: {status}; its errors are above"
+        ))
     }
 }
