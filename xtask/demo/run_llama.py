@@ -26,11 +26,10 @@ def main():
     params.verbosity = 0
     params.port = 0  # the server inside listens on a free port of 127.0.0.1
     server = xllamacpp.Server(params)
-    loaded = time.monotonic()
+    print(f"llama.cpp: model loaded in {time.monotonic() - started:.2f} s", flush=True)
     # Temperature 0: always the likeliest word, so every run prints the same text.
     reply = server.handle_completions({"prompt": PROMPT, "max_tokens": 16, "temperature": 0.0, "stop": ["\n"]})
     text = reply["choices"][0]["text"].strip()
-    print(f"llama.cpp: model loaded in {loaded - started:.2f} s", flush=True)
     print(f"llama.cpp: {PROMPT} {text}", flush=True)
 
 

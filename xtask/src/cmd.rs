@@ -3,6 +3,7 @@
 //! repeat it by hand. Failures name the program and its status; output is never swallowed.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -83,6 +84,14 @@ pub(crate) fn require_root(command: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A command for a process that must not outlive us, even if we are killed: the kernel sends it SIGTERM
+/// when its parent ends. setpriv(1), of util-linux, asks for that and becomes the program.
+pub(crate) fn tied(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+    command
 }
 
 /// A child that ends with us: dropped, it gets SIGTERM, then SIGKILL.

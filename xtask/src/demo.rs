@@ -80,7 +80,7 @@ fn show(scratch: &Path) -> Result<()> {
 
     heading("llama.cpp on files that do not exist yet");
     let first = model_dir.join(name(shards.first().context("the model has no shards")?)?);
-    let mut agent = Command::new(cmd::root().join("target/release/ossc-agent"));
+    let mut agent = cmd::tied(cmd::root().join("target/release/ossc-agent"));
     agent
         .args(["--log-format", "json", "--model-dir"])
         .arg(&model_dir)

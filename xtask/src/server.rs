@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
@@ -48,7 +48,7 @@ impl Server {
 
     /// Starts it and waits until it says that it listens.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
-        let mut command = Command::new(cmd::root().join("target/release/oss-server"));
+        let mut command = cmd::tied(cmd::root().join("target/release/oss-server"));
         command.args(["--listen", "127.0.0.1:0", "--bucket", BUCKET]);
         command.args(["--access-key", &format!("{KEY_ID}:{KEY_SECRET}")]);
         if let Some(directory) = &settings.directory {

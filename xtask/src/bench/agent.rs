@@ -4,7 +4,7 @@
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -25,7 +25,7 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
     let config = work.path().join("config.json");
     fs::write(&config, settings(workload.connections)?)?;
     let report = work.path().join("usage.json");
-    let mut command = Command::new(env::current_exe().context("cannot find our own program")?);
+    let mut command = cmd::tied(env::current_exe().context("cannot find our own program")?);
     command
         .args(["measure", "--report"])
         .arg(&report)

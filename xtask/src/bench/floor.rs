@@ -45,7 +45,7 @@ impl Floor {
     /// One load; the program removes its files itself.
     pub(super) fn run(&self, workload: Workload, buffer_kib: u32, directory: &Path) -> Result<Sample> {
         let printed = cmd::output(
-            Command::new(&self.program)
+            cmd::tied(&self.program)
                 .args([
                     workload.connections.to_string(),
                     workload.bytes().to_string(),

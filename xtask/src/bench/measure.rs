@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -45,7 +45,7 @@ const RSS_UNIT: u64 = 1024;
 /// Runs the command, then writes the report; fails when the command does.
 pub(crate) fn measure(args: &Args) -> Result<()> {
     let (program, arguments) = args.command.split_first().context("no program to measure")?;
-    let mut command = Command::new(program);
+    let mut command = cmd::tied(program);
     command.args(arguments).stdin(Stdio::null());
     let (started, clock) = (Timestamp::now(), Instant::now());
     let status = command.status().with_context(|| format!("cannot start {program}"))?;
