@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long)]
     quick: bool,
     /// Connections of each contender
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     connections: u32,
     /// Directory on the file system to measure (default: target/bench)
     #[arg(long, value_name = "DIR")]
