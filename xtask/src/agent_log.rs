@@ -3,6 +3,7 @@
 //! beside these. Lines that are no such event belong to the program the agent runs, and are left to the caller.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -38,13 +39,24 @@ impl Event {
     pub(crate) fn is_bad(&self) -> bool {
         matches!(self.level.as_str(), "WARN" | "ERROR")
     }
+}
 
-    /// The event's own fields as name and printable value.
-    pub(crate) fn details(&self) -> impl Iterator<Item = (&str, String)> {
-        self.fields.iter().map(|(name, value)| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            (name.as_str(), text)
-        })
+/// The message and the event's own fields. Of a path only the last part is shown: all are below the
+/// directory of one run.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        // `log.` marks where a line of the eBPF programs was written.
+        for (name, value) in self.fields.iter().filter(|(name, _)| !name.starts_with("log.")) {
+            match value.as_str() {
+                Some(path) if path.starts_with('/') => {
+                    write!(f, "  {name}={}", path.rsplit('/').next().unwrap_or(path))
+                }
+                Some(text) => write!(f, "  {name}={text}"),
+                None => write!(f, "  {name}={value}"),
+            }?;
+        }
+        Ok(())
     }
 }
 
@@ -55,14 +67,13 @@ mod tests {
     #[test]
     fn an_event_is_told_from_other_lines() {
         let event = Event::parse(
-            r#"{"timestamp":"2025-01-02T03:04:05.678901Z","level":"INFO","message":"file complete","file":"a b.gguf","bytes":12,"target":"ossc_agent::agent"}"#,
+            r#"{"timestamp":"2025-01-02T03:04:05.678901Z","level":"INFO","message":"file complete","file":"a b.gguf","bytes":12,"log.line":3,"target":"ossc_agent::agent"}"#,
         )
         .unwrap();
         assert_eq!(event.message, "file complete");
         assert!(!event.is_bad());
         assert_eq!(event.timestamp.as_microsecond(), 1_735_787_045_678_901);
-        let details: Vec<_> = event.details().collect();
-        assert_eq!(details, [("bytes", "12".to_owned()), ("file", "a b.gguf".to_owned())]);
+        assert_eq!(event.to_string(), "file complete  bytes=12  file=a b.gguf");
         assert!(Event::parse("llama.cpp: loading").is_none());
         assert!(Event::parse("{\"text\": 1}").is_none());
     }

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use super::run::Run;
-use crate::agent_log::{ALL_COMPLETE, Event};
+use crate::agent_log::ALL_COMPLETE;
 
 /// Events that get a line. The agent logs only the first hold of each file at this level.
 const TOLD: [&str; 8] = [
@@ -23,21 +23,11 @@ const TOLD: [&str; 8] = [
 pub(super) fn lines(run: &Run) -> Vec<String> {
     let mut entries = vec![(run.started, "agent started".to_owned())];
     let told = run.events.iter().filter(|event| event.is_bad() || TOLD.contains(&event.message.as_str()));
-    entries.extend(told.map(|event| (event.timestamp, text(event))));
+    entries.extend(told.map(|event| (event.timestamp, event.to_string())));
     entries.extend(run.words.iter().map(|(at, line)| (*at, line.clone())));
     // Stable: what was logged first stays first when the clock did not advance.
     entries.sort_by_key(|(at, _)| *at);
     entries.iter().map(|(at, text)| format!("{:>7.3} s  {text}", seconds(run.started, *at))).collect()
-}
-
-fn text(event: &Event) -> String {
-    let details = event.details().map(|(name, value)| {
-        // All paths are below the demo's own directory; their last part tells enough.
-        let value =
-            if value.starts_with('/') { value.rsplit('/').next().unwrap_or_default() } else { &value };
-        format!("  {name}={value}")
-    });
-    std::iter::once(event.message.clone()).chain(details).collect()
 }
 
 fn seconds(from: Timestamp, to: Timestamp) -> f64 {
