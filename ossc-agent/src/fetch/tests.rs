@@ -42,7 +42,13 @@ impl Load {
         Self::start_on(dirs, store, threads, connections, origin)
     }
 
-    fn start_on(dirs: TempDir, store: Arc<Store>, threads: u32, connections: u32, origin: Arc<Origin>) -> Self {
+    fn start_on(
+        dirs: TempDir,
+        store: Arc<Store>,
+        threads: u32,
+        connections: u32,
+        origin: Arc<Origin>,
+    ) -> Self {
         let config = Config {
             threads: NonZeroU32::new(threads).unwrap(),
             connections_per_thread: NonZeroU32::new(connections).unwrap(),
@@ -110,7 +116,10 @@ fn plain(_: &Request) -> Reply {
 }
 
 fn blocks(requests: &[Request]) -> Vec<(u64, u64)> {
-    requests.iter().map(|request| (request.range.start() / BLOCK, request.range.end().div_ceil(BLOCK))).collect()
+    requests
+        .iter()
+        .map(|request| (request.range.start() / BLOCK, request.range.end().div_ceil(BLOCK)))
+        .collect()
 }
 
 #[test]
@@ -145,8 +154,13 @@ fn sixteen_readers_and_the_background_fetch_each_block_once() {
         assert!(file.is_complete());
         load.check_bytes(file.id().0, ByteRange::new(0, file.object().size));
         let key = &file.object().key;
-        let mut ranges: Vec<_> =
-            load.origin.requests().into_iter().filter(|request| request.key == *key).map(|r| r.range).collect();
+        let mut ranges: Vec<_> = load
+            .origin
+            .requests()
+            .into_iter()
+            .filter(|request| request.key == *key)
+            .map(|r| r.range)
+            .collect();
         ranges.sort();
         let mut at = 0;
         for range in ranges {
@@ -230,7 +244,8 @@ fn a_permanent_failure_reaches_exactly_the_readers_of_its_blocks() {
 
 #[test]
 fn tries_are_bounded() {
-    for (remedy, requests) in [(Remedy::TryAgain, 8..=8), (Remedy::SlowDown, 5..=40), (Remedy::GiveUp, 1..=1)] {
+    for (remedy, requests) in [(Remedy::TryAgain, 8..=8), (Remedy::SlowDown, 5..=40), (Remedy::GiveUp, 1..=1)]
+    {
         let origin = Origin::new(1, move |_| Reply { fault: Some(remedy), ..Reply::default() });
         let load = Load::start(1, 1, &[BLOCK], origin);
         assert_eq!(load.demand(0, 0, 1).recv().unwrap(), Err(Errno::EIO));
@@ -266,8 +281,10 @@ fn a_replaced_object_loses_its_file_for_good_and_no_other() {
 fn wrong_bytes_are_fetched_once_more_and_then_the_file_is_lost() {
     for wrong_loads in [1, 2] {
         let wrong = 3 * wrong_loads;
-        let origin =
-            Origin::new(1 << 20, move |request| Reply { corrupt: request.number < wrong, ..Reply::default() });
+        let origin = Origin::new(1 << 20, move |request| Reply {
+            corrupt: request.number < wrong,
+            ..Reply::default()
+        });
         let mut load = Load::start(1, 1, &[3 * BLOCK], origin);
         for block in 0..3 {
             // One by one, so that every request is one block.

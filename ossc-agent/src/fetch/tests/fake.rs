@@ -81,10 +81,7 @@ struct Seen {
 
 impl Origin {
     /// `slice` is odd in most tests, so that slices cross block boundaries.
-    pub(super) fn new(
-        slice: usize,
-        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
-    ) -> Arc<Self> {
+    pub(super) fn new(slice: usize, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { script: Box::new(script), slice, seen: Mutex::default(), came: Condvar::new() })
     }
 
