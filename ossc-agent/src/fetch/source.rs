@@ -67,6 +67,37 @@ impl Body for oss::Body<'_> {
 
 impl From<oss::Error> for Fault {
     fn from(error: oss::Error) -> Self {
-        Self { remedy: Remedy::GiveUp, cause: error.into() }
+        let remedy = if error.is_changed() {
+            Remedy::GiveUpFile
+        } else if error.is_slow_down() {
+            Remedy::SlowDown
+        } else if error.is_retryable() {
+            Remedy::TryAgain
+        } else {
+            Remedy::GiveUp
+        };
+        Self { remedy, cause: error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_sorted_by_what_helps() {
+        let target = || "oss://bucket/key".to_owned();
+        for (error, remedy) in [
+            (oss::Error::ShortBody { target: target(), missing: 1 }, Remedy::TryAgain),
+            (oss::Error::Stalled { target: target(), bytes: 0, seconds: 20 }, Remedy::TryAgain),
+            (
+                oss::Error::Changed { target: target(), expected: "a".into(), found: "b".into() },
+                Remedy::GiveUpFile,
+            ),
+            (oss::Error::Range { target: target(), start: 0, end: 2, size: 1 }, Remedy::GiveUp),
+        ] {
+            let text = error.to_string();
+            assert_eq!(Fault::from(error).remedy, remedy, "{text}");
+        }
     }
 }
