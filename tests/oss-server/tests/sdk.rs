@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::process::Command;
+use std::time::Duration;
 
 use oss_server::{ACCESS_KEY_ID, ACCESS_KEY_SECRET, Authorization, Config, End, Object, Server, synthetic};
 
@@ -46,6 +47,7 @@ fn the_official_sdks_work() {
     // 2 SDKs, 2 signature versions, 2 kinds of key, 2 addressing styles, 5 checks.
     assert!(text.trim_end().ends_with("80 passed, 0 failed"), "{text}");
 
+    assert!(server.log().wait_idle(Duration::from_secs(20)));
     for form in [Authorization::V4Header, Authorization::V1Header] {
         assert!(server.log().count(|entry| entry.authorization == form) > 0, "{form:?} was not used");
     }
