@@ -66,7 +66,7 @@ impl Heads {
         let done = move |outcome: Result<(), _>| {
             // A head that cannot be had is reported by whoever reads it; a closed channel means the agent ends.
             if outcome.is_ok() {
-                drop(sender.send(HeadReady { file, end: range.end() }));
+                sender.send(HeadReady { file, end: range.end() }).ok();
             }
         };
         fetcher.plan_then(file, range, Box::new(done));

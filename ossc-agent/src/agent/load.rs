@@ -48,7 +48,6 @@ struct Load<'a> {
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
     let Prepared { store, fetcher, gate, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
-    let probes = super::observe::start(config, &store);
     let mut heads = Heads::plan(&store, &fetcher);
     fetcher.start_background();
     tracing::info!(
@@ -57,6 +56,8 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         ms = started.elapsed().as_millis(),
         "files visible"
     );
+    // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
+    let probes = super::observe::start(config, &store).await;
     let mut command = match Command::start(&config.command, |pid| probes.add_pid(pid)) {
         Ok(command) => command,
         Err(error) => {

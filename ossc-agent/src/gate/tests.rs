@@ -6,11 +6,12 @@ mod scene;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread;
 
 use nix::errno::Errno;
 
-use self::scene::{Asked, BLOCK, BLOCKS, DISK, MEMORY, SIZE, Scene, bytes_of, whole};
+use self::scene::{Asked, BLOCK, BLOCKS, DISK, MEMORY, PATIENCE, SIZE, Scene, bytes_of, whole};
 use super::{Guarded, Mode, Ranges, probe};
 use crate::base::{AccessKind, ByteRange};
 
@@ -310,7 +311,11 @@ fn stop_answers_everyone_and_lets_no_hole_through() {
 fn own_accesses_are_never_held() {
     for root in [DISK, MEMORY] {
         let scene = Scene::on(root);
-        let bytes = fs::read(scene.file.path()).unwrap();
+        // In a thread: were it held, the scene would have to end for it to go on.
+        let path = scene.file.path().to_owned();
+        let (done, read) = mpsc::channel();
+        thread::spawn(move || done.send(fs::read(path)));
+        let bytes = read.recv_timeout(PATIENCE).expect("the read ends").unwrap();
         assert_eq!(bytes.len() as u64, SIZE);
         assert_eq!(scene.gate.snapshot().accesses, 0);
         assert!(scene.demands.try_recv().is_err());

@@ -73,7 +73,7 @@ pub struct File {
     writing: RwLock<()>,
     disk: Mutex<Disk>,
     directories: Arc<Directories>,
-    boot_id: Arc<str>,
+    era: Arc<str>,
 }
 
 /// What changes rarely, and only together with the disk. Its lock is held across the disk operation;
@@ -98,14 +98,13 @@ pub(super) struct Parts {
     pub(super) visible: bool,
     pub(super) replaces: bool,
     pub(super) directories: Arc<Directories>,
-    pub(super) boot_id: Arc<str>,
+    pub(super) era: Arc<str>,
 }
 
 impl File {
     /// A file with nothing ready.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { id, object, name, layout, handle, facts, visible, replaces, directories, boot_id } =
-            parts;
+        let Parts { id, object, name, layout, handle, facts, visible, replaces, directories, era } = parts;
         let crc64 = OnceLock::new();
         if let Some(known) = object.crc64 {
             crc64.get_or_init(|| known);
@@ -127,7 +126,7 @@ impl File {
             writing: RwLock::new(()),
             disk: Mutex::new(Disk { visible, replaces, sealed: None }),
             directories,
-            boot_id,
+            era,
         }
     }
 
@@ -319,21 +318,26 @@ impl File {
         Ok(())
     }
 
+    /// Whether it is complete, and the disk may still lose bytes of it.
+    pub(super) fn awaits_sync(&self) -> bool {
+        let sealed = self.lock().sealed;
+        self.directories.model.file_system().is_disk() && sealed.is_some_and(|seal| !seal.durable)
+    }
+
     /// Writes the ready file if it is out of date.
     pub(super) fn persist(&self) -> Result<(), Error> {
         let disk = self.lock();
         self.write_record(&disk, false)
     }
 
-    /// Waits until the disk has every byte of a complete file, and records that. When the disk lost some,
-    /// the file is no longer complete: it is hidden and nothing of it is ready.
-    pub(super) fn make_durable(&self) -> Result<(), Error> {
+    /// Makes sure that the disk has every byte of a complete file, and records that. When the disk lost
+    /// some, the file is no longer complete: it is hidden and nothing of it is ready. With `synced`, the
+    /// whole file system has been synced since the file was sealed, and will be again for the ready file.
+    pub(super) fn make_durable(&self, synced: bool) -> Result<(), Error> {
         let mut disk = self.lock();
-        let Some(seal) = disk.sealed.filter(|seal| !seal.durable) else { return Ok(()) };
-        if !self.directories.model.file_system().is_disk() {
-            return Ok(());
-        }
-        if let Err(source) = self.handle.sync_all() {
+        let Some(seal) = disk.sealed else { return Ok(()) };
+        let outcome = if synced { file::check_writeback(&self.handle) } else { self.handle.sync_all() };
+        if let Err(source) = outcome {
             self.forget(&mut disk);
             drop(disk);
             self.hide_incomplete()?;
@@ -342,7 +346,7 @@ impl File {
         }
         disk.sealed = Some(Seal { durable: true, ..seal });
         self.unrecorded.store(true, Ordering::Release);
-        self.write_record(&disk, true)
+        self.write_record(&disk, !synced)
     }
 
     /// Sets the object's modification time; returns it as the file system keeps it.
@@ -379,7 +383,7 @@ impl File {
             object: Object { crc64: self.crc64.get().copied(), ..self.object.clone() },
             name: self.name.clone(),
             layout: self.layout,
-            boot_id: self.boot_id.to_string(),
+            era: self.era.to_string(),
             identity: self.identity,
             sealed,
             gone: false,

@@ -51,6 +51,8 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
 
     let mut undo = Undo::default();
     let model = ModelDir::open(&config.model_dir, &mut undo)?;
+    let device = file::device_instance(model.root()).map_err(Error::io("examine", model.path()))?;
+    let era: Arc<str> = Arc::from(format!("{boot_id} {device}"));
     let state = StateDir::open(&model, &mut undo)?;
     let mut records = state.records(model.path_len())?;
     for (path, reason) in &records.damaged {
@@ -59,13 +61,13 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
     let directories = Arc::new(Directories { model, state });
     let listed: HashSet<&Name> = tree.files.iter().map(|(name, _)| name).collect();
     for record in records.by_hash.values().filter(|record| !listed.contains(&record.name)) {
-        recover::hide_incomplete(&directories, &record.name, Some(record), boot_id)?;
+        recover::hide_incomplete(&directories, &record.name, Some(record), &era)?;
     }
     let mut items = Vec::with_capacity(tree.files.len());
     for (name, object) in tree.files {
         let record = records.by_hash.remove(&name.hash());
-        recover::hide_incomplete(&directories, &name, record.as_ref(), boot_id)?;
-        let plan = recover::plan(&directories, &name, &object, record, block_size, boot_id)?;
+        recover::hide_incomplete(&directories, &name, record.as_ref(), &era)?;
+        let plan = recover::plan(&directories, &name, &object, record, block_size, &era)?;
         // A complete file keeps the blocks it was fetched in.
         let block_size = match &plan {
             Plan::Keep { record, .. } => record.layout.block_size(),
@@ -91,14 +93,13 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
     for name in &directory_names {
         directories.model.make_directories(name, true, &mut undo)?;
     }
-    let boot_id: Arc<str> = Arc::from(boot_id);
     let mut report = Report::default();
     let mut files = Vec::with_capacity(items.len());
     for (item, id) in items.into_iter().zip(0..) {
         report.count(&item.object, &item.plan);
-        files.push(Arc::new(make_file(item, FileId(id), &directories, &boot_id, &mut undo)?));
+        files.push(Arc::new(make_file(item, FileId(id), &directories, &era, &mut undo)?));
     }
-    let (kept, worthless) = recover::gone(&directories, records.by_hash, &boot_id);
+    let (kept, worthless) = recover::gone(&directories, records.by_hash, &era);
     undo.keep();
 
     // From here on the layout stands; what follows only tidies up what is no longer listed.
@@ -119,7 +120,7 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
             directories.state.remove_record(hash)?;
         }
     }
-    Ok(Store { files, report, _directories: directories })
+    Ok(Store { files, report, directories })
 }
 
 /// The objects that the ready files of a model directory describe, in name order; those no longer listed
@@ -172,7 +173,7 @@ fn make_file(
     item: Item,
     id: FileId,
     directories: &Arc<Directories>,
-    boot_id: &Arc<str>,
+    era: &Arc<str>,
     undo: &mut Undo,
 ) -> Result<File, Error> {
     let Item { name, object, layout, plan } = item;
@@ -190,7 +191,7 @@ fn make_file(
         // The umask, or somebody, took a bit away.
         fchmod(&handle, Mode::from_bits_truncate(DATA_MODE)).map_err(Error::io("set the mode of", &path))?;
     }
-    let (directories, boot_id) = (Arc::clone(directories), Arc::clone(boot_id));
+    let (directories, era) = (Arc::clone(directories), Arc::clone(era));
     let file = File::new(Parts {
         id,
         object,
@@ -201,7 +202,7 @@ fn make_file(
         visible,
         replaces,
         directories: Arc::clone(&directories),
-        boot_id,
+        era,
     });
     match plan {
         Plan::Keep { record, .. } | Plan::Resume { record, .. } => file.restore(&record)?,

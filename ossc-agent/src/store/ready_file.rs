@@ -36,8 +36,8 @@ pub(super) struct Record {
     pub(super) name: Name,
     /// How the bits divide it.
     pub(super) layout: Layout,
-    /// The boot in which the bits were true.
-    pub(super) boot_id: String,
+    /// The boot and device instance in which the bits are true without a sync.
+    pub(super) era: String,
     /// The inode that the bits are about.
     pub(super) identity: Identity,
     /// Set once the whole file is there and its checksum agreed.
@@ -123,7 +123,7 @@ struct Header {
     modified: Stamp,
     crc64: Option<u64>,
     block_size: u64,
-    boot_id: String,
+    era: String,
     #[serde(flatten)]
     identity: Identity,
     sealed: Option<Seal>,
@@ -163,7 +163,7 @@ impl Record {
             modified: self.object.modified.into(),
             crc64: self.object.crc64,
             block_size: self.layout.block_size().bytes(),
-            boot_id: self.boot_id.clone(),
+            era: self.era.clone(),
             identity: self.identity,
             sealed: self.sealed,
             gone: self.gone,
@@ -248,7 +248,7 @@ impl Record {
                 crc64: header.crc64,
             },
             layout,
-            boot_id: header.boot_id,
+            era: header.era,
             identity: header.identity,
             sealed: header.sealed,
             gone: header.gone,
@@ -277,7 +277,7 @@ mod tests {
             name: Name::new(&object.name, 0).unwrap(),
             layout: Layout::new(object.size, BlockSize::MIN).unwrap(),
             object,
-            boot_id: "b".to_owned(),
+            era: "b".to_owned(),
             identity: Identity { ino: 12, born: Some(Stamp { secs: 5, nanos: 6 }) },
             sealed: None,
             gone: false,
@@ -367,7 +367,7 @@ mod tests {
         fn no_header_numbers_make_it_panic(size: u64, block: u64, secs: i64, nanos: u32) {
             let header = format!(
                 r#"{{"format":"ossc-ready","version":1,"key":"k","name":"n","size":{size},"etag":"e",
-                "modified":{{"secs":{secs},"nanos":{nanos}}},"crc64":null,"block_size":{block},"boot_id":"",
+                "modified":{{"secs":{secs},"nanos":{nanos}}},"crc64":null,"block_size":{block},"era":"",
                 "ino":1,"born":null,"sealed":null,"gone":false}}"#
             ).replace('\n', "") + "\n";
             let outcome = Record::decode(&signed(header.into_bytes()), 0);

@@ -4,6 +4,8 @@
 //! Driven by `store`. Everything returns the kernel's error as it came; the store adds which file and
 //! what to do. Nothing here decides anything.
 
+mod device;
+
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
@@ -18,6 +20,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType};
 
 use crate::base::ByteRange;
+
+pub use device::device_instance;
 
 /// Extended attribute on every file the agent makes. Only CAP_SYS_ADMIN may set or see the `trusted`
 /// namespace (xattr(7)), so that no reader can pass its own file off as ours.
@@ -197,6 +201,16 @@ pub fn start_writeback(file: &File, range: ByteRange) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// Waits for writes to disk that are under way, and reports an error of one since the file was opened or
+/// last asked: file_fdatawait_range() in mm/filemap.c, reached without the cache flush of fsync(2). For
+/// use after syncfs(2), which does not say whose bytes were lost.
+pub fn check_writeback(file: &File) -> io::Result<()> {
+    // SAFETY: plain numbers and a descriptor that `file` keeps open; no memory is touched.
+    let outcome = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+    Errno::result(outcome)?;
+    Ok(())
+}
+
 /// Writes the owner mark on a file.
 pub fn set_owner_mark(file: &File, value: &[u8]) -> io::Result<()> {
     // SAFETY: the name is NUL-terminated, and `value` is valid for the length passed with it.
@@ -223,7 +237,7 @@ pub fn owner_mark(file: &impl AsFd) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The random id of this boot: page cache and unsynced files live as long as it stays the same.
+/// The random id of this boot.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }

@@ -37,7 +37,8 @@ pub fn spawn_held(command: &mut Command, on_pid: impl FnOnce(u32) + Send) -> io:
         });
         // Returns only after the child's execve, which needs the release.
         let child = command.spawn();
-        end.write_all(&NO_CHILD.to_ne_bytes())?;
+        // Wakes the releaser where no child did; where one did, it has closed its end and nobody listens.
+        end.write_all(&NO_CHILD.to_ne_bytes()).ok();
         match releaser.join() {
             Ok(Ok(())) => child,
             Ok(Err(error)) => Err(error),

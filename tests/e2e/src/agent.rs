@@ -220,6 +220,12 @@ impl Agent {
         &self.log
     }
 
+    /// What it or its COMMAND wrote to standard output so far.
+    #[must_use]
+    pub fn output(&self) -> &Events {
+        &self.output
+    }
+
     /// The process, for signals and for its numbers in /proc.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

@@ -95,10 +95,10 @@ impl Service {
             Operation::Metadata | Operation::Sts => &request.path,
             _ => &named.key,
         };
+        let id = self.log.begin(entry(request, &named, operation, subject_key, origin, started));
         let range = if operation == Operation::Get { self.asked_range(request, &named.key) } else { None };
         let subject = Subject { operation, method: &request.method, key: subject_key, range };
         let mut plan = self.faults.plan(&subject);
-        let id = self.log.begin(entry(request, &named, operation, subject_key, origin, started));
         if plan.close {
             self.log.finish(id, End::Cut);
             return None;

@@ -81,10 +81,7 @@ struct Seen {
 
 impl Origin {
     /// `slice` is odd in most tests, so that slices cross block boundaries.
-    pub(super) fn new(
-        slice: usize,
-        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
-    ) -> Arc<Self> {
+    pub(super) fn new(slice: usize, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { script: Box::new(script), slice, seen: Mutex::default(), came: Condvar::new() })
     }
 
@@ -123,7 +120,7 @@ fn fault(remedy: Remedy) -> Fault {
 impl Source for FakeConnection {
     type Body<'a> = FakeBody;
 
-    async fn get<'a>(&'a mut self, object: &Object, range: ByteRange) -> Result<FakeBody, Fault> {
+    async fn get(&mut self, object: &Object, range: ByteRange) -> Result<FakeBody, Fault> {
         let request = {
             let mut seen = self.origin.seen.lock().unwrap();
             let request = Request {

@@ -30,7 +30,7 @@ pub(super) const BLOCKS: u64 = 20;
 pub(super) const BLOCK: u64 = 2 << 20;
 pub(super) const SIZE: u64 = BLOCKS * BLOCK - 1000;
 /// After this long something that must happen has not.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The byte of the object at an offset; never 0, so that holes show.
 fn byte_at(offset: u64) -> u8 {

@@ -345,7 +345,7 @@ fn symlinks_are_neither_followed_nor_replaced() {
 fn ten_thousand_files() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let scratch = Scratch::new(Kind::Disk);
+    let scratch = Scratch::new(Kind::Tmpfs);
     let objects: Vec<_> = (0..10_000).map(|n| object(&format!("{}/{n}", n % 100), n)).collect();
     let store = scratch.open(&objects);
     assert_eq!(store.files().len(), objects.len());
