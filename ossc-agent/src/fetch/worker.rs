@@ -132,7 +132,7 @@ impl<S: Source> Connection<S> {
         let key = file.object().key.clone();
         match spawn_blocking(move || sealer.seal()).await {
             Ok(Ok(sealed @ (Sealed::Verified | Sealed::Unverified))) => {
-                tracing::info!(object = key, verified = sealed == Sealed::Verified, "file is complete");
+                tracing::debug!(object = key, verified = sealed == Sealed::Verified, "file is complete");
                 self.shared.tell(Event::Complete(id));
             }
             Ok(Ok(Sealed::Mismatch { expected, found })) => {

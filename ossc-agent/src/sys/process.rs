@@ -5,18 +5,34 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// The soft limit of open descriptors before it was raised.
+static SOFT_AT_START: OnceLock<u64> = OnceLock::new();
 
 /// Raises the soft limit of open descriptors (`RLIMIT_NOFILE`) to the hard limit and returns it. Every held
 /// reader costs the agent one descriptor, every file and connection another; the usual soft limit of 1024
 /// is there for programs that use select(2), which the agent does not.
 pub fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    SOFT_AT_START.get_or_init(|| soft);
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(hard)
+}
+
+/// Gives the soft limit back that [`raise_open_files`] found, for a program about to be started: one that
+/// uses select(2) breaks on descriptors from 1024 on. Only getrlimit(2) and setrlimit(2): may run between
+/// fork and exec.
+pub fn restore_open_files() -> io::Result<()> {
+    if let Some(&soft) = SOFT_AT_START.get() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
+    }
+    Ok(())
 }
 
 /// How many descriptors this process has open now.
