@@ -1,3 +1,17 @@
 //! Fixed-layout records that both sides of the kernel line read: the eBPF programs of `ossc-ebpf`
 //! write them, `ossc-agent`'s `bpf` part decodes them. No logic lives here.
+//!
+//! Only `u32` and `u64` members and no hidden padding: both sides are compiled by different compilers
+//! for different machines, and the verifier refuses to copy uninitialised bytes to user space.
 #![no_std]
+
+mod access;
+mod limits;
+mod settings;
+
+pub use access::{Inode, KIND_FAULT, KIND_MAP, KIND_OPEN, KIND_READ, Record};
+pub use limits::{
+    CGROUPS_MAX, LOSSES, LOST_CHILDREN, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, RING_BYTES, TARGETS_MAX,
+    WATCHED_MAX,
+};
+pub use settings::{Offsets, Settings};

@@ -1,2 +1,27 @@
-//! The eBPF object. Compiled for the kernel's BPF machine by ossc-agent/build.rs.
-fn main() {}
+//! The eBPF object: programs that watch the target's processes open and map the watched files, and tell
+//! `ossc-agent` through a ring buffer. Compiled for the kernel's BPF machine by ossc-agent/build.rs.
+//!
+//! They only look: nothing here changes what a reader gets. A program that cannot find out what it needs
+//! returns without a record; a record that finds the ring full is counted.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "every look at kernel memory goes through a raw pointer")]
+
+mod filter;
+mod kernel;
+mod map;
+mod maps;
+mod open;
+mod syscall;
+mod tree;
+
+/// The verifier proves that no program panics; the language still wants a handler to link.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Some helpers are only for programs under a licence the kernel calls compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

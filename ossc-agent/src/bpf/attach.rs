@@ -1,0 +1,126 @@
+//! The table of probes, and attaching each. A probe that this kernel does not have or does not allow is noted
+//! in the summary with what is lost; the others work without it.
+
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
+
+use super::summary::chain;
+use super::{Summary, Targets};
+
+/// One place in the kernel and the program that runs there.
+struct Probe {
+    /// Name of the function in `ossc-ebpf`.
+    program: &'static str,
+    at: At,
+    /// What the agent does not know when it is missing.
+    consequence: &'static str,
+}
+
+/// Kinds of places.
+#[derive(Clone, Copy)]
+enum At {
+    /// A formatted tracepoint, `category:name`; found through tracefs.
+    Tracepoint(&'static str, &'static str),
+    /// A raw tracepoint of this name.
+    Raw(&'static str),
+}
+
+const OPENS: &str = "when the model files are opened";
+const MAPS: &str = "when the model files are mapped";
+const FAMILY: &str = "which children of the target are started and ended";
+
+/// The target's family; not needed when everybody is a target.
+const FAMILY_PROBES: [Probe; 2] = [
+    Probe { program: "process_fork", at: At::Raw("sched_process_fork"), consequence: FAMILY },
+    Probe { program: "process_exit", at: At::Raw("sched_process_exit"), consequence: FAMILY },
+];
+
+const ACCESS_PROBES: [Probe; 4] = [
+    Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_openat"), consequence: OPENS },
+    Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_openat2"), consequence: OPENS },
+    Probe { program: "mmap_enter", at: At::Tracepoint("syscalls", "sys_enter_mmap"), consequence: MAPS },
+    Probe { program: "mmap_exit", at: At::Tracepoint("syscalls", "sys_exit_mmap"), consequence: MAPS },
+];
+
+/// arm64 never had open(2).
+#[cfg(target_arch = "x86_64")]
+const OLD_PROBES: [Probe; 1] =
+    [Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_open"), consequence: OPENS }];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_PROBES: [Probe; 0] = [];
+
+/// Attaches every probe this machine has; `layout` is whether the programs know the kernel's structures.
+pub(super) fn attach(
+    programs: &mut Ebpf,
+    targets: &Targets,
+    layout: Result<(), String>,
+    summary: &mut Summary,
+) {
+    let family: &[Probe] = match targets {
+        Targets::Everybody => &[],
+        Targets::Chosen { .. } => &FAMILY_PROBES,
+    };
+    // The family first: a child born between the two would be seen by no one.
+    for Probe { program, at, consequence } in family.iter().chain(&ACCESS_PROBES).chain(&OLD_PROBES) {
+        let outcome = match &layout {
+            Ok(()) => attach_one(programs, program, *at),
+            Err(why) => Err(why.clone()),
+        };
+        match outcome {
+            Ok(()) => summary.attached(at.name()),
+            Err(why) => summary.missing(at.name(), why, consequence),
+        }
+    }
+}
+
+fn attach_one(programs: &mut Ebpf, name: &str, at: At) -> Result<(), String> {
+    let program = programs.program_mut(name).ok_or("the eBPF object has no such program")?;
+    match at {
+        At::Tracepoint(category, name) => attach_tracepoint(program, category, name),
+        At::Raw(name) => attach_raw(program, name),
+    }
+    .map_err(|error| match at {
+        At::Tracepoint(..) if !has_tracefs() => {
+            "tracefs is not mounted; `mount -t tracefs tracefs /sys/kernel/tracing`".to_owned()
+        }
+        _ => chain(&error),
+    })
+}
+
+fn attach_tracepoint(program: &mut Program, category: &str, name: &str) -> Result<(), ProgramError> {
+    let program: &mut TracePoint = program.try_into()?;
+    once(program.load())?;
+    program.attach(category, name).map(drop)
+}
+
+fn attach_raw(program: &mut Program, name: &str) -> Result<(), ProgramError> {
+    let program: &mut RawTracePoint = program.try_into()?;
+    once(program.load())?;
+    program.attach(name).map(drop)
+}
+
+/// One program may serve several places.
+fn once(loaded: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match loaded {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether tracefs is at one of the places where aya looks for it.
+fn has_tracefs() -> bool {
+    ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
+        .iter()
+        .any(|path| Path::new(path).is_dir())
+}
+
+impl At {
+    fn name(self) -> String {
+        match self {
+            Self::Tracepoint(category, name) => format!("{category}:{name}"),
+            Self::Raw(name) => name.to_owned(),
+        }
+    }
+}

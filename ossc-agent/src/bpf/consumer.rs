@@ -1,0 +1,86 @@
+//! The thread that empties the ring buffers: records become accesses for the sink, log lines of the programs
+//! go to the `log` facade. It sleeps in poll(2) and ends, after a last look, when the consumer is dropped.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::{Error, record};
+use crate::base::Access;
+
+/// Reads what the programs log and passes it to the process's `log` logger.
+pub(super) type Logger = EbpfLogger<&'static dyn log::Log>;
+
+/// The running thread.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Consumer {
+    pub(super) fn start(
+        mut records: RingBuf<MapData>,
+        mut logger: Option<Logger>,
+        mut sink: impl FnMut(Access) + Send + 'static,
+    ) -> Result<Self, Error> {
+        let start_failed = |error: Errno| Error::Consumer(io::Error::from(error));
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let stop = Arc::new(EventFd::from_value_and_flags(0, flags).map_err(start_failed)?);
+        let stopped = Arc::clone(&stop);
+        let run = move || {
+            let mut running = true;
+            while running {
+                running = wait(&records, logger.as_ref(), &stopped);
+                while let Some(entry) = records.next() {
+                    match record::access(&entry) {
+                        Some(access) => sink(access),
+                        None => {
+                            tracing::debug!(bytes = entry.len(), "an entry of the ring buffer is no record")
+                        }
+                    }
+                }
+                if let Some(logger) = &mut logger {
+                    logger.flush();
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("ossc-bpf".into()).spawn(run).map_err(Error::Consumer)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop.write(1) {
+            tracing::error!(%error, "cannot tell the thread that reads eBPF records to end");
+            return;
+        }
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that reads eBPF records panicked");
+        }
+    }
+}
+
+/// Sleeps until there is something to read; whether to go on after having read it.
+fn wait(records: &RingBuf<MapData>, logger: Option<&Logger>, stop: &EventFd) -> bool {
+    let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut fds = vec![readable(stop.as_fd()), readable(records.as_fd())];
+    fds.extend(logger.map(|logger| readable(logger.as_fd())));
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) => fds.first().is_none_or(|stop| stop.any() != Some(true)),
+        Err(Errno::EINTR) => true,
+        Err(error) => {
+            // Without poll there is no way to be told to end either.
+            tracing::error!(%error, "cannot wait for eBPF records; no further access is seen");
+            false
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the kernel calls a file: the inode number and device that the programs will see.
+//!
+//! The device is not fstat's: btrfs shows user space a device per subvolume, while the inode's super block has
+//! another one. The mount table prints the super block's (`show_mountinfo` in fs/proc_namespace.c).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::sys::stat::fstat;
+use ossc_common::Inode;
+
+/// Bits of the minor number in the kernel's `dev_t` (MINORBITS in include/linux/kdev_t.h).
+const MINOR_BITS: u32 = 20;
+
+/// The inode behind a descriptor.
+pub(super) fn of(file: BorrowedFd<'_>) -> io::Result<Inode> {
+    let number = fstat(file)?.st_ino;
+    let descriptor = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mount = mount_of(&descriptor).ok_or_else(|| io::Error::other("/proc/self/fdinfo shows no mnt_id"))?;
+    let device = device_of(&mounts, mount)
+        .ok_or_else(|| io::Error::other(format!("mount {mount} is not in /proc/self/mountinfo")))?;
+    Ok(Inode::new(device, number))
+}
+
+/// The mount a descriptor was opened in, from its /proc/PID/fdinfo.
+fn mount_of(fdinfo: &str) -> Option<&str> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim)
+}
+
+/// The device of a mount's super block, in the kernel's encoding. A line of the table is
+/// `ID PARENT MAJOR:MINOR ...` (proc_pid_mountinfo(5)).
+fn device_of(mountinfo: &str, mount: &str) -> Option<u32> {
+    let fields = mountinfo.lines().map(|line| line.split(' '));
+    let device =
+        fields.into_iter().find_map(|mut line| (line.next() == Some(mount)).then(|| line.nth(1)))??;
+    let (major, minor) = device.split_once(':')?;
+    let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?);
+    let fits = major < 1 << (u32::BITS - MINOR_BITS) && minor < 1 << MINOR_BITS;
+    fits.then_some(major << MINOR_BITS | minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_table_gives_the_super_blocks_device() {
+        let table =
+            "21 1 254:0 / / rw - ext4 /dev/vda rw\n123 21 0:45 /a /a rw shared:1 - btrfs /dev/loop0 rw\n";
+        assert_eq!(mount_of("pos:\t0\nflags:\t02100000\nmnt_id:\t123\nino:\t5\n"), Some("123"));
+        assert_eq!(device_of(table, "21"), Some(254 << 20));
+        assert_eq!(device_of(table, "123"), Some(45));
+        assert_eq!(device_of(table, "12"), None, "not a prefix");
+        assert_eq!(device_of("1 1 4096:0 / / rw", "1"), None, "more bits than the kernel has");
+        assert_eq!(device_of("1 1 nonsense / / rw", "1"), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! Where the running kernel keeps the structure members the programs follow, read from its BTF.
+//!
+//! Pure apart from reading one file. A kernel without BTF, or one that renamed a member, gives a message
+//! that names it; `load` then leaves out the programs that need the layout.
+
+use btf_rs::{Backend, Btf, Type};
+use ossc_common::Offsets;
+
+/// The running kernel's types (CONFIG_DEBUG_INFO_BTF).
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Bits of a byte: BTF counts member offsets in bits.
+const BITS: u32 = 8;
+
+/// The offsets for the running kernel.
+pub(super) fn read() -> Result<Offsets, String> {
+    // In place where the kernel lets it be mapped (Linux 6.16): 6 ms and 1 MB instead of 110 ms and 40 MB.
+    let btf = Btf::from_file_with_backend(VMLINUX, Backend::Mmap)
+        .or_else(|_| Btf::from_file(VMLINUX))
+        .map_err(|error| format!("cannot read {VMLINUX}: {error}"))?;
+    let at = |structure, member| offset(&btf, structure, member);
+    Ok(Offsets {
+        task_pid: at("task_struct", "pid")?,
+        task_tgid: at("task_struct", "tgid")?,
+        task_signal: at("task_struct", "signal")?,
+        task_files: at("task_struct", "files")?,
+        signal_live: at("signal_struct", "live")?,
+        files_fdt: at("files_struct", "fdt")?,
+        fdtable_max_fds: at("fdtable", "max_fds")?,
+        fdtable_fd: at("fdtable", "fd")?,
+        file_inode: at("file", "f_inode")?,
+        inode_ino: at("inode", "i_ino")?,
+        inode_sb: at("inode", "i_sb")?,
+        super_block_dev: at("super_block", "s_dev")?,
+    })
+}
+
+/// Bytes from the start of `structure` to `member`, which may lie in an anonymous struct or union.
+fn offset(btf: &Btf, structure: &str, member: &str) -> Result<u32, String> {
+    let types = btf.resolve_types_by_name(structure).unwrap_or_default();
+    types
+        .iter()
+        .find_map(|candidate| bit_offset(btf, candidate, member))
+        .map(|bits| bits / BITS)
+        .ok_or_else(|| format!("this kernel has no {structure}.{member}"))
+}
+
+fn bit_offset(btf: &Btf, within: &Type, member: &str) -> Option<u32> {
+    let (Type::Struct(structure) | Type::Union(structure)) = within else { return None };
+    structure.members.iter().find_map(|candidate| {
+        let name = btf.resolve_name(candidate).unwrap_or_default();
+        let inner = if name.is_empty() {
+            bit_offset(btf, &btf.resolve_chained_type(candidate).ok()?, member)?
+        } else if name == member {
+            0
+        } else {
+            return None;
+        };
+        candidate.bit_offset().checked_add(inner)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_plain_and_nested_members_and_names_what_is_gone() {
+        let btf = Btf::from_file(VMLINUX).unwrap();
+        // The first member, which include/linux/sched.h fixes, and one in an anonymous union.
+        assert_eq!(offset(&btf, "list_head", "next"), Ok(0));
+        assert_eq!(offset(&btf, "list_head", "prev"), Ok(8));
+        assert!(offset(&btf, "page", "mapping").unwrap() > 0);
+        assert_eq!(
+            offset(&btf, "task_struct", "nonsense"),
+            Err("this kernel has no task_struct.nonsense".into())
+        );
+    }
+
+    #[test]
+    fn the_running_kernel_has_every_member() {
+        let offsets = read().unwrap();
+        assert_eq!(offsets.task_tgid, offsets.task_pid + 4);
+    }
+}

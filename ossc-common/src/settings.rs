@@ -1,0 +1,57 @@
+//! What user space tells the programs before they are loaded. The programs see it as constants, so the
+//! verifier drops the branches that the settings rule out.
+
+/// The settings of one load of the programs.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Process id of the agent: what it does itself is never recorded.
+    pub own_tgid: u32,
+    /// 1 when every process is a target, 0 when only those of the target map and cgroups are.
+    pub everybody: u32,
+    /// How many slots of the cgroup map are filled.
+    pub cgroups: u32,
+    /// Where the running kernel keeps the members the programs follow.
+    pub offsets: Offsets,
+}
+
+/// Byte offsets of struct members in the running kernel, from its BTF. Rust programs have no CO-RE
+/// relocations, and an offset compiled in would be right for one kernel only.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offsets {
+    /// `task_struct.pid`: the thread's id.
+    pub task_pid: u32,
+    /// `task_struct.tgid`: the process's id.
+    pub task_tgid: u32,
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `task_struct.files`.
+    pub task_files: u32,
+    /// `signal_struct.live`: threads of the process that have not exited.
+    pub signal_live: u32,
+    /// `files_struct.fdt`.
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`.
+    pub fdtable_max_fds: u32,
+    /// `fdtable.fd`: the array of open files.
+    pub fdtable_fd: u32,
+    /// `file.f_inode`.
+    pub file_inode: u32,
+    /// `inode.i_ino`.
+    pub inode_ino: u32,
+    /// `inode.i_sb`.
+    pub inode_sb: u32,
+    /// `super_block.s_dev`.
+    pub super_block_dev: u32,
+}
+
+const _: () = assert!(size_of::<Offsets>() == 12 * 4);
+const _: () = assert!(size_of::<Settings>() == 3 * 4 + size_of::<Offsets>());
+
+#[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "aya asks for this marker on what becomes a global of the programs")]
+mod pod {
+    // SAFETY: repr(C), only integers, no padding (asserted above), Copy and 'static.
+    unsafe impl aya::Pod for super::Settings {}
+}

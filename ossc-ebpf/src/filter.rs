@@ -1,0 +1,67 @@
+//! Which threads and files a program cares about. The cheapest test comes first, because these programs run
+//! in system calls of every process on the machine.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
+use ossc_common::{CGROUPS_MAX, Inode, Record};
+
+use crate::maps::{CGROUPS, TARGETS, WATCHED, setting};
+
+/// The running thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Thread {
+    /// Process id in the upper half, thread id in the lower one: a key for maps.
+    pub(crate) id: u64,
+}
+
+impl Thread {
+    /// The running thread if its process is a target.
+    pub(crate) fn of_target() -> Option<Self> {
+        let thread = Self { id: bpf_get_current_pid_tgid() };
+        let tgid = thread.tgid();
+        let wanted = tgid != setting!(own_tgid)
+            && (setting!(everybody) != 0 || is_target(tgid) || is_in_target_cgroup());
+        wanted.then_some(thread)
+    }
+
+    /// Its process.
+    pub(crate) fn tgid(self) -> u32 {
+        (self.id >> 32) as u32
+    }
+
+    /// Itself.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    fn tid(self) -> u32 {
+        self.id as u32
+    }
+
+    /// A record that this thread touched `file` now.
+    pub(crate) fn touches(self, file: u32, kind: u32) -> Record {
+        // SAFETY: a helper without arguments.
+        let at_ns = unsafe { bpf_ktime_get_ns() };
+        Record { at_ns, offset: 0, length: 0, address: 0, file, kind, tgid: self.tgid(), tid: self.tid() }
+    }
+}
+
+/// Whether the process is in the target map.
+pub(crate) fn is_target(tgid: u32) -> bool {
+    TARGETS.get_ptr(tgid).is_some()
+}
+
+fn is_in_target_cgroup() -> bool {
+    let filled = setting!(cgroups);
+    for slot in 0..CGROUPS_MAX {
+        if slot >= filled {
+            break;
+        }
+        if CGROUPS.current_task_under_cgroup(slot) == Ok(true) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The number under which user space watches the file, if it does.
+pub(crate) fn watched(inode: Inode) -> Option<u32> {
+    // SAFETY: a torn read cannot happen on a u32; a file unwatched meanwhile gives its old number.
+    unsafe { WATCHED.get(inode) }.copied()
+}

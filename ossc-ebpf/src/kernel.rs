@@ -1,0 +1,64 @@
+//! Looks at the kernel's own structures, by offsets read from the running kernel's BTF.
+//!
+//! Every look is `bpf_probe_read_kernel`, which fails instead of faulting: a structure freed under us gives
+//! `None` or a stale value, never a crash. A stale value names a file that is not watched, or one record
+//! too many; both are harmless.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_get_current_task};
+use ossc_common::Inode;
+
+use crate::maps::setting;
+
+/// Something in kernel memory.
+type Address = *const u8;
+
+/// The inode behind a file descriptor of the running thread.
+pub(crate) fn inode_of_descriptor(descriptor: u64) -> Option<Inode> {
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() } as Address;
+    let files: Address = member(task, setting!(offsets.task_files))?;
+    let table: Address = member(files, setting!(offsets.files_fdt))?;
+    let size: u32 = member(table, setting!(offsets.fdtable_max_fds))?;
+    if descriptor >= u64::from(size) {
+        return None;
+    }
+    let slots: Address = member(table, setting!(offsets.fdtable_fd))?;
+    let slot = usize::try_from(descriptor).ok()? * size_of::<Address>();
+    let file: Address = read(slots.wrapping_add(slot))?;
+    if file.is_null() { None } else { inode_of_file(file) }
+}
+
+fn inode_of_file(file: Address) -> Option<Inode> {
+    let inode: Address = member(file, setting!(offsets.file_inode))?;
+    let number: u64 = member(inode, setting!(offsets.inode_ino))?;
+    let super_block: Address = member(inode, setting!(offsets.inode_sb))?;
+    let device: u32 = member(super_block, setting!(offsets.super_block_dev))?;
+    Some(Inode::new(device, number))
+}
+
+/// Process id of a `task_struct`.
+pub(crate) fn process_of_task(task: Address) -> Option<u32> {
+    member(task, setting!(offsets.task_tgid))
+}
+
+/// Thread id of a `task_struct`.
+pub(crate) fn thread_of_task(task: Address) -> Option<u32> {
+    member(task, setting!(offsets.task_pid))
+}
+
+/// How many threads of the task's process have not exited.
+pub(crate) fn live_threads(task: Address) -> Option<u32> {
+    let signal: Address = member(task, setting!(offsets.task_signal))?;
+    member(signal, setting!(offsets.signal_live))
+}
+
+/// Copies the member at `offset` of the structure at `base`.
+fn member<T>(base: Address, offset: u32) -> Option<T> {
+    read(base.wrapping_add(offset as usize))
+}
+
+/// Copies what is at an address.
+fn read<T>(address: Address) -> Option<T> {
+    // SAFETY: the helper checks the address itself.
+    unsafe { bpf_probe_read_kernel(address.cast()) }.ok()
+}

@@ -1,0 +1,60 @@
+//! mmap(2) of a watched file: the arguments at entry, the address at exit, one record for both.
+//!
+//! The inode is looked up at entry: another thread may close or reuse the descriptor before the call ends.
+
+use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_log_ebpf::info;
+use ossc_common::KIND_MAP;
+
+use crate::filter::{Thread, watched};
+use crate::kernel::inode_of_descriptor;
+use crate::maps::{MAPS_IN_FLIGHT, send};
+use crate::syscall;
+
+/// `MAP_ANONYMOUS`: no file, whatever the descriptor says (include/uapi/asm-generic/mman-common.h).
+const MAP_ANONYMOUS: u64 = 0x20;
+
+#[tracepoint]
+pub(crate) fn mmap_enter(ctx: TracePointContext) -> u32 {
+    let _ = remember(&ctx);
+    0
+}
+
+#[tracepoint]
+pub(crate) fn mmap_exit(ctx: TracePointContext) -> u32 {
+    let _ = record(&ctx);
+    0
+}
+
+fn remember(ctx: &TracePointContext) -> Option<()> {
+    if syscall::argument::<3>(ctx) & MAP_ANONYMOUS != 0 {
+        return None;
+    }
+    let thread = Thread::of_target()?;
+    // The kernel takes the descriptor as a 32-bit number; what is above is noise.
+    let descriptor = syscall::argument::<4>(ctx) & u64::from(u32::MAX);
+    let file = watched(inode_of_descriptor(descriptor)?)?;
+    let mut record = thread.touches(file, KIND_MAP);
+    record.length = syscall::argument::<1>(ctx);
+    record.offset = syscall::argument::<5>(ctx);
+    MAPS_IN_FLIGHT.insert(thread.id, record, 0).ok()
+}
+
+fn record(ctx: &TracePointContext) -> Option<()> {
+    let thread = Thread::of_target()?;
+    // SAFETY: only this thread writes the entry, and it is here.
+    let mut record = *unsafe { MAPS_IN_FLIGHT.get(thread.id) }?;
+    MAPS_IN_FLIGHT.remove(thread.id).ok()?;
+    record.address = syscall::result(ctx)?;
+    send(&record);
+    info!(
+        ctx,
+        "process {} thread {} mapped file {} from {} for {}",
+        record.tgid,
+        record.tid,
+        record.file,
+        record.offset,
+        record.length
+    );
+    Some(())
+}

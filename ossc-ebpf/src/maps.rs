@@ -1,0 +1,82 @@
+//! Every map and global of the object, in one place; user space finds them by these names.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{CgroupArray, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use ossc_common::{
+    CGROUPS_MAX, Inode, LOSSES, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, Offsets, RING_BYTES, Record, Settings,
+    TARGETS_MAX, WATCHED_MAX,
+};
+
+/// Processes (thread group ids) that are targets; the value says nothing.
+#[map]
+pub(crate) static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGETS_MAX, 0);
+
+/// Cgroups whose processes are targets, in the first `Settings::cgroups` slots.
+#[map]
+pub(crate) static CGROUPS: CgroupArray = CgroupArray::with_max_entries(CGROUPS_MAX, 0);
+
+/// Watched files and the number user space gave each.
+#[map]
+pub(crate) static WATCHED: HashMap<Inode, u32> = HashMap::with_max_entries(WATCHED_MAX, 0);
+
+/// mmap(2) calls between entry and exit, by thread.
+#[map]
+pub(crate) static MAPS_IN_FLIGHT: LruHashMap<u64, Record> =
+    LruHashMap::with_max_entries(MAPS_IN_FLIGHT_MAX, 0);
+
+/// Records on their way to user space.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// What could not be recorded, by `LOST_` slot.
+#[map]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES, 0);
+
+/// Replaced by the loader before the programs are verified.
+#[unsafe(no_mangle)]
+pub(crate) static SETTINGS: Settings = Settings {
+    own_tgid: 0,
+    everybody: 0,
+    cgroups: 0,
+    offsets: Offsets {
+        task_pid: 0,
+        task_tgid: 0,
+        task_signal: 0,
+        task_files: 0,
+        signal_live: 0,
+        files_fdt: 0,
+        fdtable_max_fds: 0,
+        fdtable_fd: 0,
+        file_inode: 0,
+        inode_ino: 0,
+        inode_sb: 0,
+        super_block_dev: 0,
+    },
+};
+
+/// Reads one member of [`SETTINGS`]. Volatile, because the compiler must not take the zeros above for the
+/// value.
+macro_rules! setting {
+    ($($member:ident).+) => {{
+        // SAFETY: the address of a member of a static is valid and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SETTINGS.$($member).+) }
+    }};
+}
+pub(crate) use setting;
+
+/// Sends a record to user space, or counts that it could not.
+pub(crate) fn send(record: &Record) {
+    if RECORDS.output::<Record>(record, 0).is_err() {
+        count_loss(LOST_RECORDS);
+    }
+}
+
+/// Adds one to a loss counter.
+pub(crate) fn count_loss(slot: u32) {
+    if let Some(count) = LOST.get_ptr_mut(slot) {
+        // SAFETY: the slot of this processor; the program cannot be moved to another one while it runs.
+        unsafe { *count += 1 };
+    }
+}
