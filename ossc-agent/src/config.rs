@@ -1,1 +1,100 @@
-//! (stub)
+//! What the user said, checked: the JSON of the OSS Connector, its environment and the flags become one
+//! [`Config`]; each overrides the one before. `cli` calls [`resolve`] once at start; nothing is bound or
+//! created until it has succeeded. Every part brings its own settings struct; only this module knows JSON
+//! and environment names.
+
+mod credentials;
+mod env;
+mod error;
+mod flags;
+mod oss_path;
+mod raw;
+mod resolve;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub use env::Environment;
+pub use error::Error;
+pub use flags::Flags;
+pub use resolve::resolve;
+
+use crate::{fetch, oss, store};
+
+/// Where the connector's configuration file is looked for when `--config` is not given.
+pub const DEFAULT_FILE: &str = "/etc/oss-connector/config.json";
+/// State directory when neither `--state-dir` nor `OSSC_STATE_DIR` names one.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/ossc";
+
+/// Everything the agent needs, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the objects are and how to ask for them.
+    pub oss: oss::Config,
+    /// Where the files go.
+    pub store: store::Config,
+    /// Threads, connections, source addresses.
+    pub fetch: fetch::Config,
+    /// Whose accesses are observed; empty = everybody's.
+    pub targets: Targets,
+    /// What outlives a run besides the model: learned orders, sockets.
+    pub state_dir: PathBuf,
+    /// Start from what is on disk without asking OSS.
+    pub offline: bool,
+    /// End with status 0 once every file is complete.
+    pub exit_when_complete: bool,
+    /// Program to start once the files are visible; empty = none.
+    pub command: Vec<OsString>,
+    /// Where log lines go and how they look.
+    pub log: Log,
+    /// Settings that were given but mean nothing here, each a sentence for the log.
+    pub remarks: Vec<String>,
+}
+
+/// Processes whose accesses are observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Process ids; all their descendants count.
+    pub pids: Vec<u32>,
+    /// Cgroup v2 directories; descendant cgroups count.
+    pub cgroups: Vec<PathBuf>,
+}
+
+/// Log settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+    /// Human or JSON lines.
+    pub format: LogFormat,
+    /// File to append to instead of standard error.
+    pub path: Option<PathBuf>,
+}
+
+/// Severity threshold. The numbers of the connector's `logLevel` map to the first four (PhotonLibOS
+/// `common/alog.h`: `ALOG_DEBUG` 0, `ALOG_INFO` 1, `ALOG_WARN` 2, `ALOG_ERROR` 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Everything an investigation needs.
+    Debug,
+    /// State changes an operator acts on.
+    Info,
+    /// Trouble that was handled.
+    Warn,
+    /// Trouble that was not.
+    Error,
+    /// Each block and each gate event.
+    Trace,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,44 +1,208 @@
-//! Moving bytes. (stub: signatures of the contract)
+//! Moving bytes: everything between "this range is wanted" and "it is in the file". The gate demands ranges for
+//! held readers, the agent plans the order and starts the background; worker threads take extents from one
+//! queue, each block once whoever wants it, and move them from OSS connections straight into the files.
+//!
+//! Failures are retried within bounds; what is lost for good reaches exactly the readers that wait for it, as an
+//! errno, and the log once with its cause. The gate decides who is held, the store what is ready; this part only
+//! asks the one and fills the other.
+
+mod failure;
+mod inflight;
+mod lanes;
+mod progress;
+mod queue;
+mod rate;
+mod retry;
+mod source;
+mod sync;
+mod threads;
+mod transfer;
+mod worker;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use nix::errno::Errno;
+use tokio::sync::mpsc::UnboundedSender;
 
-use crate::base::{ByteRange, FileId};
+pub use failure::Failure;
+pub use progress::{Counts, Progress};
 
-/// Why blocks could not be had for good; cheap to clone, one per cause.
+use self::lanes::Lanes;
+use self::queue::Queue;
+use self::retry::Policy;
+use self::source::Source;
+use self::threads::Threads;
+use self::worker::{Connect, Shared};
+use crate::base::{ByteRange, FileId, Lane};
+use crate::oss;
+use crate::store::Store;
+
+/// Most threads by default: at 100 Gbit/s, 16 move less than 1 GB/s each.
+const MAX_THREADS: u32 = 16;
+/// Connections a thread by default: enough to fill a link whose connections are slow, few enough that a demand's
+/// connection has a fair share of it.
+const CONNECTIONS_PER_THREAD: u32 = 8;
+/// Most connections by default. Each has a buffer of 1 MiB, and the agent is to stay below 128 MiB.
+const MAX_CONNECTIONS: u32 = 96;
+/// Most bytes of one request by default: at this size requests a second are no cost, and a broken one is
+/// resumed anyway.
+const MAX_EXTENT: u64 = 32 << 20;
+
+/// Settings.
 #[derive(Debug, Clone)]
-pub struct Failure(Arc<String>);
+pub struct Config {
+    /// Worker threads.
+    pub threads: NonZeroU32,
+    /// Connections of each thread.
+    pub connections_per_thread: NonZeroU32,
+    /// Local addresses to connect from, in turn; empty = as the routes say.
+    pub sources: Vec<IpAddr>,
+    /// Most bytes of one request, rounded down to blocks but never below one.
+    pub max_extent: u64,
+}
 
-impl Failure {
-    /// What the reader's system call returns.
-    pub fn errno(&self) -> Errno {
-        unimplemented!()
+impl Default for Config {
+    fn default() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = u32::try_from(cpus).unwrap_or(MAX_THREADS).clamp(1, MAX_THREADS);
+        let connections = CONNECTIONS_PER_THREAD.min(MAX_CONNECTIONS / threads);
+        let positive = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Self {
+            threads: positive(threads),
+            connections_per_thread: positive(connections),
+            sources: Vec::new(),
+            max_extent: MAX_EXTENT,
+        }
     }
 }
 
-/// Called once, from a worker thread, when a demanded range is ready or lost for good. Must not block.
+/// A worker thread could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start fetch thread {number}; check the limits on threads and open files")]
+pub struct StartError {
+    number: u32,
+    source: std::io::Error,
+}
+
+/// Called once when a wanted range is ready or lost for good: from a worker thread, or at once from the asking
+/// one. Must not block.
 pub type Done = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 
 /// What the agent's loop wants to know.
 #[derive(Debug)]
 pub enum Event {
-    /// Every block is there and the checksum agrees (or OSS has none).
+    /// Every block is there and the checksum agrees (or OSS has none). Not sent for files that were complete
+    /// at start.
     Complete(FileId),
-    /// The file cannot be completed.
+    /// The file cannot be completed: its object was replaced, or its bytes are wrong. Sent once a file. Its
+    /// ready blocks stay ready, except after wrong bytes.
     Failed(FileId, Failure),
 }
 
-/// Handle to queue and workers.
-#[derive(Debug, Clone)]
-pub struct Fetcher {}
+/// Handle to queue and workers; clones share them. When the last one is dropped the threads stop by themselves.
+#[derive(Clone)]
+pub struct Fetcher {
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
 
-impl Fetcher {
-    /// A reader waits for `range`: fetch it before all else, then call `done`. Calls it at once when ready.
-    pub fn demand(&self, _file: FileId, _range: ByteRange, _done: Done) {
-        unimplemented!()
-    }
-    /// Expected soon; appended to the planned lane.
-    pub fn plan(&self, _file: FileId, _range: ByteRange) {
-        unimplemented!()
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher").field("progress", &self.progress()).finish_non_exhaustive()
     }
 }
+
+impl Fetcher {
+    /// Starts the threads. Nothing is fetched until it is asked for, but files that have all blocks from an
+    /// earlier run and were not sealed are sealed now. Called by the agent, with the store laid out.
+    ///
+    /// # Errors
+    /// When the kernel refuses a thread.
+    pub fn start(
+        config: &Config,
+        store: Arc<Store>,
+        client: oss::Client,
+        events: UnboundedSender<Event>,
+    ) -> Result<Self, StartError> {
+        let sources = config.sources.clone();
+        let turn = AtomicUsize::new(0);
+        let connect: Connect<oss::Connection> = Arc::new(move || {
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
+            client.connection(turn.checked_rem(sources.len()).map(|at| sources[at]))
+        });
+        Self::start_with(config, store, &connect, Policy::default(), events)
+    }
+
+    fn start_with<S: Source + 'static>(
+        config: &Config,
+        store: Arc<Store>,
+        connect: &Connect<S>,
+        retry: Policy,
+        events: UnboundedSender<Event>,
+    ) -> Result<Self, StartError> {
+        let mut lanes = Lanes::new(config.threads.saturating_mul(config.connections_per_thread));
+        let mut full = VecDeque::new();
+        for file in store.files() {
+            lanes.add_file(file.layout(), |block| file.ready().is_ready(block));
+            if file.ready().is_full() && !file.is_complete() {
+                full.push_back(file.id());
+            }
+        }
+        let queue = Queue::new(lanes, full);
+        let shared = Arc::new(Shared { store, queue, events, retry, max_extent: config.max_extent });
+        let threads =
+            Threads::start(&shared, connect, config.threads.get(), config.connections_per_thread.get())?;
+        Ok(Self { shared, threads: Arc::new(threads) })
+    }
+
+    /// A reader waits for `range`: fetch it before all else, then call `done`. Calls it at once when the range
+    /// is ready or cannot be had. Called by the gate.
+    pub fn demand(&self, file: FileId, range: ByteRange, done: Done) {
+        self.want(file, range, Lane::Demand, done);
+    }
+
+    /// Plans `range` as [`Self::plan`] does, and calls `done` as [`Self::demand`] does. For the agent, which
+    /// reads the head of a file to learn what else to plan.
+    pub fn plan_then(&self, file: FileId, range: ByteRange, done: Done) {
+        self.want(file, range, Lane::Planned, done);
+    }
+
+    fn want(&self, file: FileId, range: ByteRange, lane: Lane, done: Done) {
+        let is_there = || self.shared.store.file(file).is_some_and(|file| file.ready().covers(range));
+        if is_there() {
+            return done(Ok(()));
+        }
+        self.shared.queue.want(file, range, lane, is_there, done);
+    }
+
+    /// Expected to be wanted after what was planned before; fetched after all demands. Called by the agent.
+    pub fn plan(&self, file: FileId, range: ByteRange) {
+        self.shared.queue.plan(file, range);
+    }
+
+    /// Begins to fetch all the rest, file by file. Called by the agent when the default order is planned.
+    pub fn start_background(&self) {
+        self.shared.queue.start_background();
+    }
+
+    /// The numbers of this moment. Cheap; takes the queue's lock.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.shared.queue.progress()
+    }
+
+    /// Stops handing out work, gives blocks in flight up to `timeout` to arrive, ends and joins the threads, and
+    /// fails everyone who still waits. Blocks; call it from a thread that may. Later demands fail at once.
+    pub fn drain(&self, timeout: Duration) {
+        self.threads.drain(&self.shared.queue, timeout);
+        self.shared.queue.end_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests;

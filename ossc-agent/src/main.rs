@@ -1,2 +1,7 @@
-//! Entry point: parses the command line and hands over.
-fn main() {}
+//! Entry point of `ossc-agent`: hands over to the library's door and ends with its status.
+
+use ossc_agent::cli::{self, Exit};
+
+fn main() -> Exit {
+    cli::run()
+}

@@ -1,165 +1,128 @@
-//! Sparse model files under `MODEL_DIR` and the map of what is in them. (stub: signatures of the contract)
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+//! Model files under `MODEL_DIR` and the map of what is in them, in memory and on disk.
+//!
+//! `Store::open` lays the objects out as hidden files of full size, or takes up what an earlier run left;
+//! the agent lets the gate mark them and then publishes them. Workers write and commit blocks; the gate
+//! asks the ready map; a full file is sealed by its checksum. `persist` from time to time, and `retire`
+//! at the end, keep on disk what the next run needs; a crash costs at most what came since the last
+//! `persist`. State is in `MODEL_DIR/.ossc`: `incoming/` has the hidden files, `ready/` the ready files.
+//!
+//! Invariants: a ready bit is set only after the bytes are in the file. A file that is visible is
+//! complete, or was published behind a gate in this run. Nothing outside the model directory is touched,
+//! and nothing in it that the agent did not make.
+//!
+//! What is left to others: holding readers (`gate`), choosing what to fetch (`fetch`), when to persist
+//! and what to do about a lost file (`agent`).
+
+mod config;
+mod data_file;
+mod error;
+mod model_dir;
+mod names;
+mod open;
+mod place;
+mod ready_file;
+mod ready_map;
+mod recover;
+mod report;
+mod seal;
+mod space;
+mod state_dir;
+#[cfg(test)]
+mod tests;
+mod undo;
+
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::{BlockIndex, BlockSize, ByteRange, FileId, Layout, Object};
+pub use config::Config;
+pub use data_file::{File, Inode, Sealed};
+pub use error::Error;
+pub use names::BadName;
+pub use open::recorded;
+pub use ready_map::ReadyMap;
+pub use report::{Report, Tally};
 
-/// Settings.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Where the files appear.
-    pub model_dir: PathBuf,
-    /// Overrides `BlockSize::for_model`.
-    pub block_size: Option<BlockSize>,
-}
+use place::Directories;
 
-/// Why the store cannot do it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// stub
-    #[error("stub")]
-    Stub,
-}
+use crate::base::{FileId, Object};
+use crate::sys;
 
-/// Device and inode number, as fstat(2) gives them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Inode {
-    /// st_dev.
-    pub dev: u64,
-    /// st_ino.
-    pub ino: u64,
-}
+/// Up to here complete files are synced one by one, which costs the disk two cache flushes each; 10 000
+/// small files took 100 s that way. More are synced together with all else on their file system.
+const SYNC_ONE_BY_ONE: usize = 64;
 
-/// All files of one load.
+/// All files of one load. The model directory is locked while it lives.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    files: Vec<Arc<File>>,
+    report: Report,
+    /// Holds the lock, also while there are no files.
+    directories: Arc<Directories>,
+}
 
 impl Store {
-    /// Checks everything, then lays out (hidden) or resumes the files. Blocking.
-    pub fn open(_config: &Config, _objects: Vec<Object>) -> Result<Self, Error> {
-        unimplemented!()
+    /// Checks everything, then lays out (hidden) or resumes the files. Complete files of an earlier run
+    /// are there at once, under their names. Blocking; nothing half-made is left when it fails.
+    pub fn open(config: &Config, objects: Vec<Object>) -> Result<Self, Error> {
+        let boot_id = sys::file::boot_id().map_err(Error::io("read", Path::new(sys::file::BOOT_ID)))?;
+        Self::open_in_boot(config, objects, &boot_id)
     }
+
+    /// The same for a given boot id, so that tests can reboot.
+    fn open_in_boot(config: &Config, objects: Vec<Object>, boot_id: &str) -> Result<Self, Error> {
+        open::open(config, objects, boot_id)
+    }
+
+    /// What was found and done by `open`.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
     /// The files, indexed by `FileId`, in name order.
+    #[must_use]
     pub fn files(&self) -> &[Arc<File>] {
-        unimplemented!()
+        &self.files
     }
+
     /// One file.
-    pub fn file(&self, _id: FileId) -> Option<&Arc<File>> {
-        unimplemented!()
+    #[must_use]
+    pub fn file(&self, id: FileId) -> Option<&Arc<File>> {
+        self.files.get(id.index())
     }
-    /// Makes a file visible under its name; the gate has marked it, or it is complete.
-    pub fn publish(&self, _id: FileId) -> Result<(), Error> {
-        unimplemented!()
+
+    /// Makes a file visible under its name. The caller has marked it for the gate, or it is complete.
+    /// Does nothing when it is visible already; an unknown id has nothing to publish.
+    pub fn publish(&self, id: FileId) -> Result<(), Error> {
+        self.file(id).map_or(Ok(()), |file| file.publish())
     }
-    /// Writes the ready files that changed.
+
+    /// Writes the ready files that changed, then makes complete files safe against a power loss. Blocks
+    /// for as long as the disk needs; call it off the data path. Goes on after a failure and returns the
+    /// first one.
     pub fn persist(&self) -> Result<(), Error> {
-        unimplemented!()
+        let recorded = each(&self.files, File::persist);
+        recorded.and(self.make_durable())
     }
-    /// Persists, and hides every file that is not complete.
+
+    fn make_durable(&self) -> Result<(), Error> {
+        let pending: Vec<_> = self.files.iter().filter(|file| file.awaits_sync()).cloned().collect();
+        let sync_all = || self.directories.model.sync();
+        // A failed sync of everything does not say what was lost; asking each file does.
+        if pending.len() > SYNC_ONE_BY_ONE && sync_all().is_ok() {
+            each(&pending, |file| file.make_durable(true)).and(sync_all())
+        } else {
+            each(&pending, |file| file.make_durable(false))
+        }
+    }
+
+    /// Hides every file that is not complete, then persists. The last call of a run.
     pub fn retire(&self) -> Result<(), Error> {
-        unimplemented!()
+        each(&self.files, File::hide_incomplete).and(self.persist())
     }
 }
 
-/// One model file.
-#[derive(Debug)]
-pub struct File {}
-
-impl File {
-    /// Index.
-    pub fn id(&self) -> FileId {
-        unimplemented!()
-    }
-    /// The object it is filled from.
-    pub fn object(&self) -> &Object {
-        unimplemented!()
-    }
-    /// Blocks.
-    pub fn layout(&self) -> Layout {
-        unimplemented!()
-    }
-    /// Visible path.
-    pub fn path(&self) -> &Path {
-        unimplemented!()
-    }
-    /// Identity of the inode.
-    pub fn inode(&self) -> Inode {
-        unimplemented!()
-    }
-    /// The agent's own descriptor, opened before any mark exists.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
-    }
-    /// Ready map.
-    pub fn ready(&self) -> &ReadyMap {
-        unimplemented!()
-    }
-    /// Writes bytes that arrived.
-    pub fn write_at(&self, _offset: u64, _bytes: &[u8]) -> Result<(), Error> {
-        unimplemented!()
-    }
-    /// All bytes of `block` are written and have this CRC-64/XZ: publishes it.
-    pub fn commit(&self, _block: BlockIndex, _crc64: u64) {
-        unimplemented!()
-    }
-    /// Learns the whole object's CRC from a reply's `x-oss-hash-crc64ecma`.
-    pub fn note_crc64(&self, _crc64: u64) {
-        unimplemented!()
-    }
-    /// Reads ready bytes back.
-    pub fn read_at(&self, _offset: u64, _buf: &mut [u8]) -> Result<usize, Error> {
-        unimplemented!()
-    }
-    /// All blocks ready: compares the combined CRC with the object's and records the file as complete.
-    pub fn seal(&self) -> Result<Sealed, Error> {
-        unimplemented!()
-    }
-    /// Whether `seal` has succeeded, now or in an earlier run.
-    pub fn is_complete(&self) -> bool {
-        unimplemented!()
-    }
-    /// Marks every block as not ready (after a checksum mismatch).
-    pub fn forget_blocks(&self) {
-        unimplemented!()
-    }
-}
-
-/// Outcome of `seal`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sealed {
-    /// CRC agrees with OSS.
-    Verified,
-    /// OSS gave no CRC for this object.
-    Unverified,
-    /// The CRC differs: the bytes are wrong somewhere.
-    Mismatch {
-        /// What OSS says.
-        expected: u64,
-        /// What the blocks give.
-        found: u64,
-    },
-}
-
-/// One bit a block. Bits are set with Release by `File::commit` only.
-#[derive(Debug)]
-pub struct ReadyMap {}
-
-impl ReadyMap {
-    /// Whether the block's bytes are in the file.
-    pub fn is_ready(&self, _block: BlockIndex) -> bool {
-        unimplemented!()
-    }
-    /// Whether every byte of the range is there.
-    pub fn covers(&self, _range: ByteRange) -> bool {
-        unimplemented!()
-    }
-    /// Number of ready blocks.
-    pub fn count(&self) -> u32 {
-        unimplemented!()
-    }
-    /// Whether all are ready.
-    pub fn is_full(&self) -> bool {
-        unimplemented!()
-    }
+/// Does it for every file, whatever happens to the others, and returns the first failure.
+fn each(files: &[Arc<File>], step: impl Fn(&File) -> Result<(), Error>) -> Result<(), Error> {
+    files.iter().map(|file| step(file)).fold(Ok(()), Result::and)
 }

@@ -6,3 +6,4 @@ pub mod fanotify;
 pub mod file;
 pub mod process;
 pub mod socket;
+pub mod spawn;

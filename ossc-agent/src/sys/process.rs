@@ -1,1 +1,75 @@
 //! Processes: limits, held starts, own identity.
+//!
+//! Called once at start by the wiring (limits) and by whoever stamps an observation (clock). Nothing here
+//! keeps state; a refused limit is reported with the kernel's error and changes nothing.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// The soft limit of open descriptors before it was raised.
+static SOFT_AT_START: OnceLock<u64> = OnceLock::new();
+
+/// Raises the soft limit of open descriptors (`RLIMIT_NOFILE`) to the hard limit and returns it. Every held
+/// reader costs the agent one descriptor, every file and connection another; the usual soft limit of 1024
+/// is there for programs that use select(2), which the agent does not.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    SOFT_AT_START.get_or_init(|| soft);
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// Gives the soft limit back that [`raise_open_files`] found, for a program about to be started: one that
+/// uses select(2) breaks on descriptors from 1024 on. Only getrlimit(2) and setrlimit(2): may run between
+/// fork and exec.
+pub fn restore_open_files() -> io::Result<()> {
+    if let Some(&soft) = SOFT_AT_START.get() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
+    }
+    Ok(())
+}
+
+/// How many descriptors this process has open now.
+pub fn open_files() -> io::Result<usize> {
+    // The listing itself has one open while it counts.
+    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`, so that what the gate saw and what
+/// the probes saw can be put in one order.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `now` is valid for one timespec, which is all the call writes.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr()) };
+    debug_assert_eq!(status, 0, "the monotonic clock always exists");
+    // SAFETY: every bit pattern is a timespec, and it was zeroed before the call.
+    let now = unsafe { now.assume_init() };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_files_can_reach_the_hard_limit() {
+        let limit = raise_open_files().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (limit, limit));
+        assert!((open_files().unwrap() as u64) < limit);
+    }
+
+    #[test]
+    fn the_clock_goes_forward() {
+        let first = monotonic_ns();
+        assert!(first > 0 && monotonic_ns() >= first);
+    }
+}

@@ -1,0 +1,73 @@
+//! The program given behind `--`: started once the files are visible, held before its first instruction
+//! until the probes watch it, sent the agent's signals, and waited for.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::oneshot;
+
+use super::Error;
+use crate::sys;
+
+/// Added to the signal's number in the status of a program that a signal ended, as shells do.
+const SIGNALLED: i32 = 128;
+
+/// The running program.
+pub(super) struct Command {
+    pid: Pid,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+impl Command {
+    /// Starts the program; `watch` is called with its pid before it runs.
+    pub(super) fn start(words: &[OsString], watch: impl FnOnce(u32) + Send) -> Result<Option<Self>, Error> {
+        let Some((program, arguments)) = words.split_first() else { return Ok(None) };
+        let fail = |source| Error::Command { program: program.to_string_lossy().into_owned(), source };
+        let mut command = std::process::Command::new(program);
+        command.args(arguments);
+        let mut child = sys::spawn::spawn_held(&mut command, watch).map_err(fail)?;
+        let pid =
+            Pid::from_raw(i32::try_from(child.id()).map_err(|_| fail(io::ErrorKind::InvalidData.into()))?);
+        tracing::info!(program = %program.to_string_lossy(), pid = pid.as_raw(), "command started");
+        let (sender, ended) = oneshot::channel();
+        // A thread rather than tokio's process support: the child is spawned by `sys`, held.
+        std::thread::Builder::new()
+            .name("ossc-command".into())
+            .spawn(move || {
+                // The receiver is gone only when the agent is ending anyway.
+                drop(sender.send(child.wait()));
+            })
+            .map_err(fail)?;
+        Ok(Some(Self { pid, ended }))
+    }
+
+    /// Waits for its end; the status as a shell would give it.
+    pub(super) async fn ended(&mut self) -> u8 {
+        let status = match (&mut self.ended).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the command's status is lost");
+                return u8::MAX;
+            }
+            Err(_) => return u8::MAX,
+        };
+        let code = status.code().or_else(|| status.signal().map(|signal| SIGNALLED + signal)).unwrap_or(1);
+        tracing::info!(status = code, "command ended");
+        u8::try_from(code).unwrap_or(u8::MAX)
+    }
+
+    /// Passes a signal on. A SIGINT typed at a terminal reaches the command by itself, being in the same
+    /// foreground process group.
+    pub(super) fn forward(&self, signal: Signal) {
+        if signal == Signal::SIGINT && io::stdin().is_terminal() {
+            return;
+        }
+        if let Err(error) = kill(self.pid, signal) {
+            tracing::debug!(%error, %signal, "signal not passed on: the command has ended");
+        }
+    }
+}

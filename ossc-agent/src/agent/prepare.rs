@@ -1,0 +1,122 @@
+//! From a checked config to files that are visible and gated: list, lay out, probe the gate, mark, publish.
+//! Called once by [`super::run`]. When any step fails, what it made is taken back by the part that made it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::Error;
+use crate::base::Bytes;
+use crate::config::Config;
+use crate::fetch::{self, Fetcher};
+use crate::gate::{self, Capacity, Gate, Guarded};
+use crate::store::{self, Store};
+use crate::{oss, sys};
+
+/// Descriptors besides the one of each file: sockets, events of held readers, probes, log.
+const DESCRIPTORS_BESIDES_FILES: u64 = 512;
+
+/// A load that readers can already use.
+pub(super) struct Prepared {
+    pub(super) store: Arc<Store>,
+    pub(super) fetcher: Fetcher,
+    /// None when every file was complete from the start.
+    pub(super) gate: Option<Gate>,
+    pub(super) events: UnboundedReceiver<fetch::Event>,
+    pub(super) started: Instant,
+}
+
+pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
+    let started = Instant::now();
+    std::fs::create_dir_all(&config.state_dir)
+        .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
+    let client = oss::Client::new(config.oss.clone())?;
+    let store = Arc::new(lay_out(config, &client, started).await?);
+    let (sender, events) = unbounded_channel();
+    let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, sender)?;
+    let gate = match open_gate(config, &store, &fetcher) {
+        Ok(gate) => gate,
+        Err(error) => {
+            // Nothing is visible yet; what was laid out stays hidden and is resumed by the next start.
+            store.retire()?;
+            return Err(error);
+        }
+    };
+    Ok(Prepared { store, fetcher, gate, events, started })
+}
+
+async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Result<Store, Error> {
+    let objects = if config.offline {
+        let mut objects = store::recorded(&config.store.model_dir)?;
+        // Another model may be in the directory, too.
+        objects.retain(|object| object.key.starts_with(&config.oss.prefix));
+        if objects.is_empty() {
+            return Err(Error::NothingRecorded { model_dir: config.store.model_dir.clone() });
+        }
+        objects
+    } else {
+        let began = Instant::now();
+        let objects = client.list().await?;
+        tracing::info!(
+            objects = objects.len(),
+            bytes = %Bytes(objects.iter().map(|object| object.size).sum()),
+            ms = began.elapsed().as_millis(),
+            "objects listed"
+        );
+        objects
+    };
+    let limit = sys::process::raise_open_files()
+        .map_err(|source| Error::System { what: "raise the limit of open descriptors", source })?;
+    if u64::try_from(objects.len()).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDES_FILES) > limit {
+        return Err(Error::TooManyFiles { files: objects.len(), limit });
+    }
+    let store = Store::open(&config.store, objects)?;
+    say(store.report(), started);
+    let incomplete = store.files().iter().filter(|file| !file.is_complete()).count();
+    if config.offline && incomplete > 0 {
+        let files = store.files().len();
+        store.retire()?;
+        return Err(Error::Incomplete { incomplete, files, model_dir: config.store.model_dir.clone() });
+    }
+    Ok(store)
+}
+
+/// Marks and publishes every file. A model that is complete needs no gate at all.
+fn open_gate(config: &Config, store: &Store, fetcher: &Fetcher) -> Result<Option<Gate>, Error> {
+    let gate = if store.files().iter().all(|file| file.is_complete()) {
+        None
+    } else {
+        let mode = gate::probe(&config.store.model_dir)?;
+        tracing::info!(%mode, "gate chosen");
+        let trace = |access| tracing::trace!(?access, "access");
+        Some(Gate::start(mode, Capacity::of_process()?, fetcher.clone(), trace)?)
+    };
+    for file in store.files() {
+        if let Some(gate) = &gate
+            && !file.is_complete()
+        {
+            gate.protect(Arc::clone(file) as Arc<dyn Guarded>)?;
+        }
+        store.publish(file.id())?;
+    }
+    Ok(gate)
+}
+
+/// What was found on disk.
+fn say(report: &store::Report, started: Instant) {
+    tracing::info!(
+        new = report.new.files,
+        resumed = report.resumed.files,
+        resumed_bytes = %Bytes(report.resumed.bytes),
+        complete = report.complete.files,
+        ms = started.elapsed().as_millis(),
+        "files laid out"
+    );
+    for name in &report.replaced {
+        tracing::warn!(file = %name, "the object changed in OSS since it was loaded: the file is replaced");
+    }
+    for name in &report.gone {
+        tracing::warn!(file = %name, "the object is no longer in OSS: the file is left as it is");
+    }
+}

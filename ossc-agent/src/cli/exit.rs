@@ -1,0 +1,83 @@
+//! Exit statuses, the one place that numbers them. `cli` turns every outcome into one of these; scripts
+//! and units may rely on them.
+
+use std::process::{ExitCode, Termination};
+
+use crate::agent::{Error, Outcome};
+use crate::oss;
+
+/// What `--help` says of exit statuses.
+pub(super) const HELP: &str = "\
+Exit status:
+  0  ended by SIGTERM or SIGINT, or complete with --exit-when-complete
+  1  an error inside the agent
+  2  the command line, the environment or the configuration file is wrong
+  3  OSS refused: credentials, permission, bucket or prefix
+  4  the model directory cannot take the files: space, file system, something in the way
+  5  the kernel or the privileges lack what holding readers needs
+  6  OSS cannot be reached: name, connection, TLS, or no answer in time
+  N  with a COMMAND: its own status; 128 + signal if a signal ended it; 127 if it cannot be started";
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit(u8);
+
+impl Exit {
+    /// The number the shell sees.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self.0
+    }
+}
+
+impl From<Outcome> for Exit {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Stopped | Outcome::Complete => Self(0),
+            Outcome::CommandExited(status) => Self(status),
+        }
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.0)
+    }
+}
+
+/// Says once, with its causes, what went wrong: in the log, and on standard error unless the log goes there
+/// (`log_on_stderr`). Chooses the status by the kind of the error.
+pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        message.push_str(": ");
+        message.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    tracing::error!("{message}");
+    if !log_on_stderr {
+        eprintln!("ossc-agent: {message}");
+    }
+    Exit(match error {
+        Error::Config(_) => 2,
+        Error::Oss(oss::Error::Transport { .. } | oss::Error::Stalled { .. }) => 6,
+        Error::Oss(oss::Error::Setting { .. } | oss::Error::CaFile { .. } | oss::Error::NoRoots) => 2,
+        Error::Oss(_) => 3,
+        Error::Store(_) | Error::Incomplete { .. } | Error::NothingRecorded { .. } | Error::TooManyFiles { .. } => 4,
+        Error::Gate(_) => 5,
+        Error::Command { .. } => 127,
+        Error::Fetch(_) | Error::System { .. } => 1,
+        Error::Log { .. } | Error::StateDir { .. } => 2,
+    })
+}
+
+/// Prints what clap has to say: help and version to standard output with 0, mistakes to standard error with 2.
+pub(super) fn of_clap(error: &clap::Error) -> Exit {
+    let status = if error.use_stderr() { 2 } else { 0 };
+    match error.print() {
+        Ok(()) => Exit(status),
+        // The reader of our output has gone; there is nobody to tell.
+        Err(_) => Exit(1),
+    }
+}

@@ -1,0 +1,106 @@
+//! The flags of the main command, as the user typed them. `cli` flattens this into its parser; `resolve`
+//! reads it. Nothing is checked here beyond the type of a value.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::{LogFormat, LogLevel};
+use crate::base::Bytes;
+
+/// Flags of `ossc-agent`; each overrides its environment variable and its key in the JSON file.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Flags {
+    /// Observe this process and its descendants (repeatable)
+    #[arg(long = "pid", value_name = "N")]
+    pub pids: Vec<u32>,
+
+    /// Observe every process of this cgroup v2 directory and of those below it (repeatable)
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub cgroups: Vec<PathBuf>,
+
+    /// JSON configuration, in the format of the OSS Connector [default: /etc/oss-connector/config.json if
+    /// there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The model: oss://BUCKET/PREFIX/ or one object [env: OSS_PATH]
+    #[arg(long, value_name = "URL")]
+    pub oss_path: Option<String>,
+
+    /// OSS endpoint; https when no scheme is given [env: OSS_ENDPOINT]
+    #[arg(long, value_name = "HOST|URL")]
+    pub oss_endpoint: Option<String>,
+
+    /// Region id such as cn-hangzhou; inferred from the endpoint where possible [env: OSS_REGION]
+    #[arg(long, value_name = "ID")]
+    pub oss_region: Option<String>,
+
+    /// The endpoint is a domain name bound to the bucket (CNAME)
+    #[arg(long)]
+    pub cname: bool,
+
+    /// PEM file of certificate authorities to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// Where credentials come from: auto, env, file, ecs, oidc or anonymous [default: auto]
+    #[arg(long, value_name = "SOURCE")]
+    pub credentials: Option<String>,
+
+    /// Credentials file, JSON or ini [default: ~/.alibabacloud/credentials]
+    #[arg(long, value_name = "FILE")]
+    pub credentials_file: Option<PathBuf>,
+
+    /// RAM role of the ECS instance; asked from the metadata service when not given
+    #[arg(long, value_name = "NAME")]
+    pub ecs_role: Option<String>,
+
+    /// Directory in which the model appears [env: MODEL_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub model_dir: Option<PathBuf>,
+
+    /// What outlives a run besides the model [env: OSSC_STATE_DIR] [default: /var/lib/ossc]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Local addresses to connect from, one for each NIC, comma-separated [env: HTTP_SOURCE_IP]
+    #[arg(long = "source", value_name = "IP", value_delimiter = ',')]
+    pub sources: Vec<IpAddr>,
+
+    /// Fetch threads [JSON: prefetch.vcpus] [default: CPUs, at most 16]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+
+    /// Connections of each fetch thread [JSON: prefetch.workers]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<u32>,
+
+    /// Block size: a power of two from 2M to 16M [default: by model size]
+    #[arg(long, value_name = "SIZE")]
+    pub block_size: Option<Bytes>,
+
+    /// Start from the files on disk without asking OSS; all must be complete
+    #[arg(long)]
+    pub offline: bool,
+
+    /// End with status 0 once every file is complete
+    #[arg(long)]
+    pub exit_when_complete: bool,
+
+    /// Least severe level that is logged [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+
+    /// Form of a log line [default: human]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Append the log to this file instead of standard error [JSON: logPath]
+    #[arg(long, value_name = "FILE")]
+    pub log_path: Option<PathBuf>,
+
+    /// Program to start once the files are visible; the agent ends when it ends, with its status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,76 @@
+//! The JSON file as written: the keys of the OSS Connector's config.json and ours beside them. Only types
+//! are checked here. A key that is not known is kept by name, to be remarked on rather than refused, so
+//! that a file written for another version of the connector still starts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Error;
+
+/// A configuration file is a page of text; more than this is something else.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The file's content.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Raw {
+    pub(super) log_level: Option<Level>,
+    pub(super) log_path: Option<PathBuf>,
+    pub(super) log_format: Option<String>,
+    pub(super) audit_path: Option<PathBuf>,
+    pub(super) expire_time_sec: Option<u64>,
+    pub(super) prefetch: Prefetch,
+    pub(super) fast_list: Option<serde_json::Value>,
+    pub(super) oss_path: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) cname: Option<bool>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) credentials: Option<String>,
+    pub(super) credentials_file: Option<PathBuf>,
+    pub(super) ecs_role: Option<String>,
+    pub(super) model_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) sources: Vec<IpAddr>,
+    pub(super) block_size: Option<String>,
+    pub(super) offline: Option<bool>,
+    #[serde(flatten)]
+    pub(super) unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// The connector writes a number, people write a word.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Level {
+    Number(u64),
+    Word(String),
+}
+
+/// `prefetch` of the connector.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Prefetch {
+    pub(super) vcpus: Option<u32>,
+    pub(super) workers: Option<u32>,
+    #[serde(flatten)]
+    pub(super) unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// Reads and parses the file.
+pub(super) fn read(path: &Path) -> Result<Raw, Error> {
+    let fail = |source| Error::Read { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(fail)?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(Error::TooLarge { path: path.to_owned(), size });
+    }
+    let text = std::fs::read_to_string(path).map_err(fail)?;
+    parse(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+}
+
+/// Parses the text of a configuration file.
+pub(super) fn parse(text: &str) -> Result<Raw, serde_json::Error> {
+    serde_json::from_str(text)
+}

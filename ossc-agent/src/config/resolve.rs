@@ -1,0 +1,200 @@
+//! File, environment and flags into one checked [`Config`], each overriding the one before. Reads the
+//! configuration file and nothing else; creates nothing.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use super::raw::{self, Level, Raw};
+use super::{
+    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Environment, Error, Flags, Log, LogFormat, LogLevel, Targets,
+};
+use crate::base::{BlockSize, Bytes};
+use crate::{fetch, oss, store};
+
+/// A guard against a slip of the finger, far above any use.
+const MOST_THREADS: u32 = 1024;
+const MOST_CONNECTIONS: u32 = 1024;
+
+/// Builds the configuration of a run. Called by `cli` with the real environment, by tests with made-up ones.
+pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
+    let raw = read_file(flags)?;
+    let mut remarks = remarks(&raw);
+    let (bucket, prefix) = super::oss_path::parse(&required(
+        flags
+            .oss_path
+            .clone()
+            .or_else(|| env.get("OSS_PATH").map(str::to_owned))
+            .or_else(|| raw.oss_path.clone()),
+        ["model path", "--oss-path", "OSS_PATH", "ossPath"],
+    )?)?;
+    let endpoint = required(
+        flags
+            .oss_endpoint
+            .clone()
+            .or_else(|| env.get("OSS_ENDPOINT").map(str::to_owned))
+            .or_else(|| raw.endpoint.clone()),
+        ["OSS endpoint", "--oss-endpoint", "OSS_ENDPOINT", "endpoint"],
+    )?;
+    let model_dir = PathBuf::from(required(
+        flags
+            .model_dir
+            .clone()
+            .or_else(|| env.get("MODEL_DIR").map(PathBuf::from))
+            .or_else(|| raw.model_dir.clone()),
+        ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
+    )?);
+    let state_dir = flags
+        .state_dir
+        .clone()
+        .or_else(|| env.get("OSSC_STATE_DIR").map(PathBuf::from))
+        .or_else(|| raw.state_dir.clone())
+        .unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+    let exit_when_complete = flags.exit_when_complete;
+    if exit_when_complete && !flags.command.is_empty() {
+        remarks.push(
+            "--exit-when-complete has no effect with a COMMAND: the agent ends when the command ends"
+                .to_owned(),
+        );
+    }
+    Ok(Config {
+        oss: oss::Config {
+            endpoint,
+            bucket,
+            prefix,
+            region: flags
+                .oss_region
+                .clone()
+                .or_else(|| env.get("OSS_REGION").map(str::to_owned))
+                .or_else(|| raw.region.clone()),
+            cname: flags.cname || raw.cname.unwrap_or(false),
+            ca_file: flags.ca_file.clone().or_else(|| raw.ca_file.clone()),
+            credentials: super::credentials::resolve(flags, env, &raw)?,
+        },
+        store: store::Config { model_dir, block_size: block_size(flags, &raw)? },
+        fetch: fetch(flags, env, &raw)?,
+        targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
+        state_dir,
+        offline: flags.offline || raw.offline.unwrap_or(false),
+        exit_when_complete,
+        command: flags.command.clone(),
+        log: log(flags, &raw)?,
+        remarks,
+    })
+}
+
+fn read_file(flags: &Flags) -> Result<Raw, Error> {
+    match &flags.config {
+        Some(path) => raw::read(path),
+        None if Path::new(DEFAULT_FILE).exists() => raw::read(Path::new(DEFAULT_FILE)),
+        None => Ok(Raw::default()),
+    }
+}
+
+fn required<T>(value: Option<T>, [what, flag, env, key]: [&'static str; 4]) -> Result<T, Error> {
+    value.ok_or(Error::Missing { what, flag, env, key })
+}
+
+/// Settings of the connector that mean nothing here, and keys nobody knows.
+fn remarks(raw: &Raw) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if raw.fast_list.is_some() {
+        remarks.push("fastList is not needed: one listing serves the whole load".to_owned());
+    }
+    if raw.expire_time_sec.is_some() {
+        remarks.push("expireTimeSec has no effect yet: the files stay until they are removed".to_owned());
+    }
+    if raw.audit_path.is_some() {
+        remarks.push("auditPath has no effect yet: no audit log is written".to_owned());
+    }
+    let unknown =
+        raw.unknown.keys().cloned().chain(raw.prefetch.unknown.keys().map(|key| format!("prefetch.{key}")));
+    remarks
+        .extend(unknown.map(|key| format!("the configuration key '{key}' is not known and was passed over")));
+    remarks
+}
+
+fn fetch(flags: &Flags, env: &Environment, raw: &Raw) -> Result<fetch::Config, Error> {
+    let mut config = fetch::Config { sources: sources(flags, env, raw)?, ..fetch::Config::default() };
+    if let Some(threads) = flags.threads.or(raw.prefetch.vcpus) {
+        config.threads = count("threads", threads, MOST_THREADS)?;
+    }
+    if let Some(connections) = flags.connections.or(raw.prefetch.workers) {
+        config.connections_per_thread = count("connections", connections, MOST_CONNECTIONS)?;
+    }
+    Ok(config)
+}
+
+fn count(name: &'static str, given: u32, most: u32) -> Result<NonZeroU32, Error> {
+    NonZeroU32::new(given).filter(|n| n.get() <= most).ok_or_else(|| Error::Value {
+        name,
+        value: given.to_string(),
+        wanted: format!("a number from 1 to {most} is needed"),
+    })
+}
+
+fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, Error> {
+    if !flags.sources.is_empty() {
+        return Ok(flags.sources.clone());
+    }
+    let Some(list) = env.get("HTTP_SOURCE_IP") else { return Ok(raw.sources.clone()) };
+    let parse = |item: &str| {
+        item.trim().parse().map_err(|_| Error::Value {
+            name: "HTTP_SOURCE_IP",
+            value: list.to_owned(),
+            wanted: format!(
+                "'{}' is not an IP address; write addresses of this machine separated by commas",
+                item.trim()
+            ),
+        })
+    };
+    list.split(',').map(parse).collect()
+}
+
+fn block_size(flags: &Flags, raw: &Raw) -> Result<Option<BlockSize>, Error> {
+    let fail = |value: String| Error::Value {
+        name: "block size",
+        value,
+        wanted: "a power of two from 2M to 16M is needed".to_owned(),
+    };
+    let bytes = match (flags.block_size, &raw.block_size) {
+        (Some(bytes), _) => bytes,
+        (None, Some(text)) => text.parse::<Bytes>().map_err(|_| fail(text.clone()))?,
+        (None, None) => return Ok(None),
+    };
+    BlockSize::new(bytes.0).map(Some).ok_or_else(|| fail(bytes.to_string()))
+}
+
+fn log(flags: &Flags, raw: &Raw) -> Result<Log, Error> {
+    let word = |name, text: &str, wanted: &str| Error::Value {
+        name,
+        value: text.to_owned(),
+        wanted: wanted.to_owned(),
+    };
+    let level = match (&flags.log_level, &raw.log_level) {
+        (Some(level), _) => *level,
+        (None, None) => LogLevel::Info,
+        (None, Some(Level::Number(number))) => match number {
+            0 => LogLevel::Debug,
+            1 => LogLevel::Info,
+            2 => LogLevel::Warn,
+            3 => LogLevel::Error,
+            _ => {
+                return Err(word(
+                    "logLevel",
+                    &number.to_string(),
+                    "write 0 (debug), 1 (info), 2 (warn) or 3 (error)",
+                ));
+            }
+        },
+        (None, Some(Level::Word(text))) => <LogLevel as clap::ValueEnum>::from_str(text, true)
+            .map_err(|_| word("logLevel", text, "write debug, info, warn or error, or 0 to 3"))?,
+    };
+    let format = match (&flags.log_format, &raw.log_format) {
+        (Some(format), _) => *format,
+        (None, None) => LogFormat::Human,
+        (None, Some(text)) => <LogFormat as clap::ValueEnum>::from_str(text, true)
+            .map_err(|_| word("logFormat", text, "write human or json"))?,
+    };
+    Ok(Log { level, format, path: flags.log_path.clone().or_else(|| raw.log_path.clone()) })
+}

@@ -1,0 +1,100 @@
+//! Precedence, defaults and refusals of the configuration.
+
+use super::*;
+use crate::oss::CredentialSource;
+
+fn base_env() -> [(&'static str, &'static str); 3] {
+    [("OSS_PATH", "oss://models/r1/"), ("OSS_ENDPOINT", "oss-cn-hangzhou.aliyuncs.com"), ("MODEL_DIR", "/m")]
+}
+
+fn with_file(json: &str, mut flags: Flags, env: &Environment) -> Result<Config, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    std::fs::write(&path, json).unwrap();
+    flags.config = Some(path);
+    resolve(&flags, env)
+}
+
+#[test]
+fn flags_beat_environment_beats_file() {
+    let json =
+        r#"{"ossPath": "oss://file/x/", "endpoint": "file.example", "modelDir": "/file", "region": "file"}"#;
+    let from_file = with_file(json, Flags::default(), &Environment::default()).unwrap();
+    assert_eq!((from_file.oss.bucket.as_str(), from_file.oss.prefix.as_str()), ("file", "x/"));
+    let env = Environment::from([("OSS_PATH", "oss://env/"), ("OSS_REGION", "env"), ("MODEL_DIR", "/env")]);
+    let from_env = with_file(json, Flags::default(), &env).unwrap();
+    assert_eq!(from_env.oss.bucket, "env");
+    assert_eq!(from_env.oss.endpoint, "file.example");
+    let flags =
+        Flags { oss_path: Some("oss://flag/".into()), oss_region: Some("flag".into()), ..Flags::default() };
+    let from_flags = with_file(json, flags, &env).unwrap();
+    assert_eq!(from_flags.oss.bucket, "flag");
+    assert_eq!(from_flags.oss.region.as_deref(), Some("flag"));
+    assert_eq!(from_flags.store.model_dir, PathBuf::from("/env"));
+}
+
+#[test]
+fn the_connector_file_is_understood() {
+    let json = r#"{"logLevel": 2, "logPath": "/var/log/c.log", "auditPath": "/var/log/a.log", "expireTimeSec": 120,
+        "prefetch": {"vcpus": 4, "workers": 32}, "fastList": {"vcpus": 1, "workers": 16}, "novel": true}"#;
+    let config = with_file(json, Flags::default(), &Environment::from(base_env())).unwrap();
+    assert_eq!(config.log.level, LogLevel::Warn);
+    assert_eq!(config.log.path, Some("/var/log/c.log".into()));
+    assert_eq!((config.fetch.threads.get(), config.fetch.connections_per_thread.get()), (4, 32));
+    assert!(config.remarks.iter().any(|remark| remark.contains("'novel'")), "{:?}", config.remarks);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_name_of_the_setting() {
+    let env = Environment::from(base_env());
+    for (json, flags, words) in [
+        ("{", Flags::default(), "not valid"),
+        (r#"{"logLevel": 9}"#, Flags::default(), "logLevel"),
+        (r#"{"prefetch": {"vcpus": 0}}"#, Flags::default(), "threads"),
+        (r#"{"blockSize": "3M"}"#, Flags::default(), "block size"),
+        (r#"{"credentials": "magic"}"#, Flags::default(), "credentials"),
+        ("{}", Flags { oss_path: Some("s3://x".into()), ..Flags::default() }, "oss://"),
+    ] {
+        let error = with_file(json, flags, &env).unwrap_err().to_string();
+        assert!(error.contains(words), "{json}: {error}");
+    }
+    let error = resolve(&Flags::default(), &Environment::default()).unwrap_err().to_string();
+    assert!(error.contains("--oss-path") && error.contains("OSS_PATH"), "{error}");
+}
+
+#[test]
+fn credentials_follow_what_the_environment_offers() {
+    let with = |pairs: &[(&'static str, &'static str)]| {
+        let mut all: Vec<_> = base_env().to_vec();
+        all.extend_from_slice(pairs);
+        let env = all.into_iter().fold(Environment::default(), |env, (k, v)| env.with(k, v));
+        resolve(&Flags::default(), &env).map(|config| config.oss.credentials)
+    };
+    assert!(matches!(with(&[]), Ok(CredentialSource::Anonymous)));
+    assert!(matches!(
+        with(&[("OSS_ACCESS_KEY_ID", ""), ("OSS_ACCESS_KEY_SECRET", "")]),
+        Ok(CredentialSource::Anonymous)
+    ));
+    assert!(matches!(
+        with(&[("OSS_ACCESS_KEY_ID", "id"), ("OSS_ACCESS_KEY_SECRET", "secret")]),
+        Ok(CredentialSource::Static(_))
+    ));
+    assert!(matches!(with(&[("OSS_ACCESS_KEY_ID", "id")]), Err(Error::HalfKey { .. })));
+    assert!(matches!(with(&[("ALIBABA_CLOUD_ECS_METADATA", "role")]), Ok(CredentialSource::EcsRamRole(_))));
+    assert!(matches!(
+        with(&[
+            ("ALIBABA_CLOUD_ROLE_ARN", "a"),
+            ("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", "b"),
+            ("ALIBABA_CLOUD_OIDC_TOKEN_FILE", "/c")
+        ]),
+        Ok(CredentialSource::Oidc(_))
+    ));
+}
+
+#[test]
+fn source_addresses_are_read_from_the_connector_variable() {
+    let env = Environment::from(base_env()).with("HTTP_SOURCE_IP", "10.0.0.1, 10.0.0.2");
+    assert_eq!(resolve(&Flags::default(), &env).unwrap().fetch.sources.len(), 2);
+    let env = Environment::from(base_env()).with("HTTP_SOURCE_IP", "10.0.0.1,eth7");
+    assert!(resolve(&Flags::default(), &env).unwrap_err().to_string().contains("eth7"));
+}

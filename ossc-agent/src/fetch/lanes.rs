@@ -1,0 +1,244 @@
+//! What to fetch next: the state of every block, and the three lanes of wanted work. Pure: `queue` drives it
+//! under its lock and passes the time in.
+//!
+//! - Demand: ranges that held readers wait for, in two lines. Short ones (a read, a page) go first, in order of
+//!   arrival; long ones (a mapping, a whole-tensor read) are served after them from their start, one after the
+//!   other, so that a mapping means "this file next" and yet never delays a small read. The long line cannot
+//!   starve: every block is fetched once, so what can overtake it is finite.
+//! - Planned: ranges in the order they were given.
+//! - Background: all the rest, files in order, the whole bandwidth on one file; the next one begins when the
+//!   one before has nothing left to hand out.
+//!
+//! A block is handed out once, whoever wants it; a failed one becomes missing again, and its file rests: only a
+//! reader's demand fetches from a resting file. Who waits for a block is `inflight`'s business.
+
+mod file_work;
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::time::Instant;
+
+use self::file_work::FileWork;
+use crate::base::{BlockIndex, Extent, FileId, Lane, Layout};
+
+/// Longest demand that counts as short, in bytes. Reads of loaders are 4 KiB to 16 MiB, sometimes one call a
+/// tensor (hundreds of MiB); mappings are whole files.
+const SHORT_DEMAND: u64 = 32 << 20;
+
+/// Adjacent blocks somebody asked for and that have not been looked at yet.
+#[derive(Debug)]
+struct Wanted {
+    file: FileId,
+    blocks: Range<u32>,
+}
+
+/// The lanes and the blocks. Files are numbered in the order they were added.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// Connections that share the work.
+    connections: NonZeroU32,
+    files: Vec<FileWork>,
+    short: VecDeque<Wanted>,
+    long: VecDeque<Wanted>,
+    planned: VecDeque<Wanted>,
+    background: bool,
+    /// No file before this one has a missing block.
+    background_file: usize,
+    /// Missing blocks of all files that are not closed.
+    missing: u64,
+    ready_bytes: u64,
+    total_bytes: u64,
+}
+
+impl Lanes {
+    pub(super) fn new(connections: NonZeroU32) -> Self {
+        Self {
+            connections,
+            files: Vec::new(),
+            short: VecDeque::new(),
+            long: VecDeque::new(),
+            planned: VecDeque::new(),
+            background: false,
+            background_file: 0,
+            missing: 0,
+            ready_bytes: 0,
+            total_bytes: 0,
+        }
+    }
+
+    /// Adds the next file, some of whose blocks may be there from an earlier run.
+    pub(super) fn add_file(&mut self, layout: Layout, is_ready: impl Fn(BlockIndex) -> bool) {
+        let file = FileWork::new(layout, is_ready);
+        self.missing += u64::from(file.missing());
+        self.ready_bytes += file.ready_bytes();
+        self.total_bytes += layout.size();
+        self.files.push(file);
+    }
+
+    /// Somebody wants these blocks: a held reader (Demand), or the order (Planned, after what was planned
+    /// before). The background needs no asking.
+    pub(super) fn want(&mut self, file: FileId, blocks: Range<u32>, lane: Lane) {
+        let Some(work) = self.files.get(file.index()) else { return };
+        let line = match lane {
+            Lane::Demand if work.layout().range_of_blocks(blocks.clone()).len() <= SHORT_DEMAND => {
+                &mut self.short
+            }
+            Lane::Demand => &mut self.long,
+            Lane::Planned => &mut self.planned,
+            Lane::Background => return,
+        };
+        line.push_back(Wanted { file, blocks });
+    }
+
+    /// Lets everything be fetched that nobody asked for.
+    pub(super) fn start_background(&mut self) {
+        self.background = true;
+    }
+
+    /// Hands out the next extent for a connection that moves `reach` bytes in the time an extent should take.
+    pub(super) fn take(&mut self, reach: u64, now: Instant) -> Option<(Extent, Lane)> {
+        for line in [&mut self.short, &mut self.long] {
+            // A reader waits for the last byte of its range, so every connection takes a share of it.
+            if let Some(extent) = take_wanted(&mut self.files, line, None, |work, left| {
+                reach_in_blocks(reach, work.layout()).min(left.div_ceil(self.connections.get()))
+            }) {
+                self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
+                return Some((extent, Lane::Demand));
+            }
+        }
+        // Towards the end extents shrink, so that all connections finish at the same time.
+        let share =
+            u32::try_from(self.missing / u64::from(self.connections.get())).unwrap_or(u32::MAX).max(1);
+        let max = |work: &FileWork| reach_in_blocks(reach, work.layout()).min(share);
+        let (extent, lane) = take_wanted(&mut self.files, &mut self.planned, Some(now), |work, _| max(work))
+            .map(|extent| (extent, Lane::Planned))
+            .or_else(|| {
+                let extent = self
+                    .background
+                    .then(|| take_background(&mut self.files, &mut self.background_file, now, max));
+                extent.flatten().map(|extent| (extent, Lane::Background))
+            })?;
+        self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
+        Some((extent, lane))
+    }
+
+    /// When a resting file may be fetched from again, if one has anything to fetch.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let resting =
+            || self.files.iter().filter(|file| file.missing() > 0).filter_map(FileWork::rests_until);
+        (self.missing > 0).then(|| resting().min()).flatten()
+    }
+
+    /// A block that was handed out is there. True if it was the last one of its file.
+    pub(super) fn block_ready(&mut self, file: FileId, block: BlockIndex) -> bool {
+        self.change(file, |work| work.block_ready(block)).unwrap_or(false)
+    }
+
+    /// Blocks that were handed out could not be had: they are missing again, and their file rests.
+    pub(super) fn put_back(&mut self, extent: &Extent, rests_until: Instant) {
+        self.change(extent.file, |work| work.put_back(extent.blocks.clone(), rests_until));
+        self.background_file = self.background_file.min(extent.file.index());
+    }
+
+    /// The bytes of a full file are gone or turned out wrong: all of its blocks are missing again.
+    pub(super) fn forget(&mut self, file: FileId) {
+        self.change(file, FileWork::forget);
+        self.background_file = self.background_file.min(file.index());
+    }
+
+    /// The file is lost for good: nothing is handed out any more.
+    pub(super) fn close(&mut self, file: FileId) {
+        self.change(file, FileWork::close);
+        self.drop_demands(file);
+    }
+
+    /// Changes a file and keeps the sums.
+    fn change<R>(&mut self, file: FileId, change: impl FnOnce(&mut FileWork) -> R) -> Option<R> {
+        let work = self.files.get_mut(file.index())?;
+        let (missing, ready_bytes) = (work.missing(), work.ready_bytes());
+        let result = change(work);
+        self.missing = self.missing - u64::from(missing) + u64::from(work.missing());
+        self.ready_bytes = self.ready_bytes - ready_bytes + work.ready_bytes();
+        Some(result)
+    }
+
+    /// Drops all demands on `file`: those that still stand are made again.
+    pub(super) fn drop_demands(&mut self, file: FileId) {
+        for line in [&mut self.short, &mut self.long] {
+            line.retain(|wanted| wanted.file != file);
+        }
+    }
+
+    /// How many of these blocks are not ready.
+    pub(super) fn unready(&self, file: FileId, blocks: Range<u32>) -> u32 {
+        self.files.get(file.index()).map_or(0, |work| work.unready(blocks))
+    }
+
+    /// How the file divides into blocks.
+    pub(super) fn layout(&self, file: FileId) -> Option<Layout> {
+        self.files.get(file.index()).map(FileWork::layout)
+    }
+
+    /// Bytes of ready blocks.
+    pub(super) fn ready_bytes(&self) -> u64 {
+        self.ready_bytes
+    }
+
+    /// Bytes of all files.
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+}
+
+/// Whole blocks in `reach` bytes, at least one.
+fn reach_in_blocks(reach: u64, layout: Layout) -> u32 {
+    u32::try_from(reach / layout.block_size().bytes()).unwrap_or(u32::MAX).max(1)
+}
+
+/// The next extent of a line. `now` is given where resting files are to be left out. `max` is told how many
+/// blocks are left of the entry.
+fn take_wanted(
+    files: &mut [FileWork],
+    line: &mut VecDeque<Wanted>,
+    now: Option<Instant>,
+    max: impl Fn(&FileWork, u32) -> u32,
+) -> Option<Extent> {
+    let mut at = 0;
+    while let Some(wanted) = line.get_mut(at) {
+        if let Some(work) = files.get_mut(wanted.file.index()) {
+            if now.is_some_and(|now| work.rests(now)) {
+                at += 1;
+                continue;
+            }
+            let left = wanted.blocks.end.saturating_sub(wanted.blocks.start);
+            let max = max(work, left);
+            if let Some(blocks) = work.claim(wanted.blocks.clone(), max) {
+                wanted.blocks.start = blocks.end;
+                return Some(Extent { file: wanted.file, blocks });
+            }
+        }
+        line.remove(at);
+    }
+    None
+}
+
+/// The next extent of the first file that has one to give.
+fn take_background(
+    files: &mut [FileWork],
+    first: &mut usize,
+    now: Instant,
+    max: impl Fn(&FileWork) -> u32,
+) -> Option<Extent> {
+    while files.get(*first).is_some_and(|work| work.missing() == 0) {
+        *first += 1;
+    }
+    let (at, work) =
+        files.iter_mut().enumerate().skip(*first).find(|(_, work)| work.missing() > 0 && !work.rests(now))?;
+    let max = max(work);
+    let blocks = work.claim_first(max)?;
+    Some(Extent { file: FileId(u32::try_from(at).ok()?), blocks })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+//! Lanes and waiters behind one lock, and the wake-up of idle connections. Taken once a block and once a
+//! request, never while bytes move; `done` calls run after the lock is let go. Every state change of a block and
+//! the look at who waits for it happen under the same hold, so no reader is forgotten.
+//!
+//! Failures end here: a lost extent ends its waiters, a closed file refuses later ones, a closed queue all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::Done;
+use super::failure::{Cause, Failure};
+use super::inflight::Waiters;
+use super::lanes::Lanes;
+use super::progress::{Counts, Progress};
+use super::sync::{Lock, Signal};
+use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
+
+/// How long planned and background work leaves a file alone after a failure that its retries did not get over:
+/// long enough not to hammer, short enough that a load goes on by itself after an outage.
+const REST: Duration = Duration::from_secs(30);
+
+/// What a connection does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Fetch(Extent, Lane),
+    /// Every block is there: check the file and record it as complete.
+    Seal(FileId),
+    /// Nothing more, ever.
+    Stop,
+}
+
+/// Whether whoever fetches an extent should go on with its next block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    Stop,
+}
+
+struct State {
+    lanes: Lanes,
+    waiters: Waiters,
+    /// Full files that nobody seals yet.
+    full: VecDeque<FileId>,
+    /// Files whose bytes were wrong once.
+    mismatched: Vec<FileId>,
+    /// Files lost for good, with the reason.
+    lost: BTreeMap<FileId, Failure>,
+    counts: Counts,
+    closing: bool,
+}
+
+pub(super) struct Queue {
+    state: Lock<State>,
+    signal: Signal,
+}
+
+impl Queue {
+    /// `full`: files that have all blocks from an earlier run but were not sealed.
+    pub(super) fn new(lanes: Lanes, full: VecDeque<FileId>) -> Self {
+        let state = State {
+            lanes,
+            waiters: Waiters::default(),
+            full,
+            mismatched: Vec::new(),
+            lost: BTreeMap::new(),
+            counts: Counts::default(),
+            closing: false,
+        };
+        Self { state: Lock::new(state), signal: Signal::default() }
+    }
+
+    /// Calls `done` when every block of `range` is there or one is lost; `lane` Demand or Planned fetches it.
+    /// `is_there` asks the store, which may have forgotten a full file meanwhile (wrong bytes, or a disk that
+    /// lost some); the lanes then learn it here, before a reader is let in.
+    pub(super) fn want(
+        &self,
+        file: FileId,
+        range: ByteRange,
+        lane: Lane,
+        is_there: impl Fn() -> bool,
+        done: Done,
+    ) {
+        let now = self.state.with(|state| {
+            let Some(layout) = state.lanes.layout(file) else {
+                return Some((done, Err(Failure::new(Cause::UnknownFile(file)))));
+            };
+            if let Some(failure) = state.lost.get(&file) {
+                return Some((done, Err(failure.clone())));
+            }
+            let blocks = layout.blocks_of(range);
+            let mut missing = state.lanes.unready(file, blocks.clone());
+            if missing == 0 {
+                if is_there() {
+                    return Some((done, Ok(())));
+                }
+                state.lanes.forget(file);
+                missing = state.lanes.unready(file, blocks.clone());
+            }
+            if state.closing {
+                return Some((done, Err(Failure::new(Cause::ShuttingDown))));
+            }
+            state.waiters.add(file, blocks.clone(), missing, lane, done);
+            state.lanes.want(file, blocks, lane);
+            None
+        });
+        match now {
+            Some((done, result)) => done(result),
+            None => self.signal.one(),
+        }
+    }
+
+    /// Appends to the planned lane.
+    pub(super) fn plan(&self, file: FileId, range: ByteRange) {
+        self.state.with(|state| {
+            if let Some(layout) = state.lanes.layout(file) {
+                state.lanes.want(file, layout.blocks_of(range), Lane::Planned);
+            }
+        });
+        self.signal.one();
+    }
+
+    pub(super) fn start_background(&self) {
+        self.state.with(|state| state.lanes.start_background());
+        self.signal.one();
+    }
+
+    /// The next work for a connection that moves `reach` bytes in the time an extent should take.
+    pub(super) async fn next(&self, reach: u64) -> Work {
+        let work = self.signal.until(|| self.take(reach, Instant::now())).await;
+        // Whoever finds work wakes the next idle one; the last one woken finds nothing.
+        self.signal.one();
+        work
+    }
+
+    fn take(&self, reach: u64, now: Instant) -> Result<Work, Option<Instant>> {
+        self.state.with(|state| {
+            if let Some(file) = state.full.pop_front() {
+                return Ok(Work::Seal(file));
+            }
+            if state.closing {
+                return Ok(Work::Stop);
+            }
+            match state.lanes.take(reach, now) {
+                Some((extent, lane)) => {
+                    state.counts.handed_out(lane);
+                    Ok(Work::Fetch(extent, lane))
+                }
+                None => Err(state.lanes.next_due()),
+            }
+        })
+    }
+
+    /// The store has published a block that was handed out.
+    pub(super) fn block_ready(&self, file: FileId, block: BlockIndex) -> Flow {
+        let (done, flow) = self.state.with(|state| {
+            if state.lanes.block_ready(file, block) {
+                state.full.push_back(file);
+            }
+            if let Some(layout) = state.lanes.layout(file) {
+                state.counts.bytes_fetched += layout.range_of(block).len();
+            }
+            let stop = state.closing || state.lost.contains_key(&file);
+            (state.waiters.block_ready(file, block), if stop { Flow::Stop } else { Flow::Continue })
+        });
+        finish(done, &Ok(()));
+        flow
+    }
+
+    /// A request is sent again.
+    pub(super) fn retried(&self, slow_down: bool) {
+        self.state.with(|state| {
+            state.counts.requests += 1;
+            state.counts.retries += 1;
+            state.counts.slow_downs += u64::from(slow_down);
+        });
+    }
+
+    /// An extent got stuck at its first block: that one is lost to those who wait for it now, a later demand
+    /// tries again. The blocks behind it go back to the lanes; who waits for one of them has a try of his own.
+    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure) {
+        let file = left.file;
+        let done = self.state.with(|state| {
+            state.counts.failures += 1;
+            state.lanes.put_back(left, Instant::now() + REST);
+            let done = state.waiters.block_lost(file, BlockIndex(left.blocks.start));
+            state.lanes.drop_demands(file);
+            for (blocks, lane) in state.waiters.of_file(file) {
+                state.lanes.want(file, blocks, lane);
+            }
+            done
+        });
+        finish(done, &Err(failure.clone()));
+    }
+
+    /// A file is lost for good, now and for every later demand. False if it was before.
+    pub(super) fn file_lost(&self, file: FileId, failure: &Failure) -> bool {
+        let (first, done) = self.state.with(|state| {
+            state.lanes.close(file);
+            let first = !state.lost.contains_key(&file);
+            state.lost.entry(file).or_insert_with(|| failure.clone());
+            (first, state.waiters.file_lost(file))
+        });
+        finish(done, &Err(failure.clone()));
+        first
+    }
+
+    /// The bytes of a full file are wrong. True the first time.
+    pub(super) fn mismatched(&self, file: FileId) -> bool {
+        self.state.with(|state| {
+            let first = !state.mismatched.contains(&file);
+            if first {
+                state.mismatched.push(file);
+            }
+            first
+        })
+    }
+
+    /// The store has forgotten a full file: fetches it again, ahead of the background, unless it is lost.
+    pub(super) fn forgotten(&self, file: FileId) {
+        self.state.with(|state| {
+            state.lanes.forget(file);
+            if let Some(layout) = state.lanes.layout(file) {
+                state.lanes.want(file, 0..layout.block_count(), Lane::Planned);
+            }
+        });
+        self.signal.one();
+    }
+
+    /// Hands out nothing more but the sealing of full files.
+    pub(super) fn close(&self) {
+        self.state.with(|state| state.closing = true);
+        self.signal.all();
+    }
+
+    /// Ends all who still wait, after `close`.
+    pub(super) fn end_waiters(&self) {
+        let done = self.state.with(|state| state.waiters.take_all());
+        finish(done, &Err(Failure::new(Cause::ShuttingDown)));
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.state.with(|state| Progress {
+            at: Instant::now(),
+            bytes_total: state.lanes.total_bytes(),
+            bytes_ready: state.lanes.ready_bytes(),
+            counts: state.counts.clone(),
+            readers: state.waiters.readers(),
+        })
+    }
+}
+
+/// Calls back, outside the lock.
+fn finish(done: Vec<Done>, result: &Result<(), Failure>) {
+    for done in done {
+        done(result.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::base::{BlockSize, Layout};
+
+    const BLOCKS: u32 = 2000;
+    /// Far longer than any answer takes; a lost wake-up never comes.
+    const LOST: Duration = Duration::from_secs(60);
+
+    /// Takes work from four tasks on one thread, and fetches it in no time.
+    fn consume(queue: &Queue) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let task = || async {
+            loop {
+                match queue.next(0).await {
+                    Work::Fetch(extent, _) => {
+                        for block in extent.blocks {
+                            queue.block_ready(extent.file, BlockIndex(block));
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                    Work::Seal(_) => {}
+                    Work::Stop => return,
+                }
+            }
+        };
+        runtime.block_on(async { tokio::join!(task(), task(), task(), task()) });
+    }
+
+    #[test]
+    fn no_wakeup_is_lost_and_no_waiter_forgotten() {
+        let mut lanes = Lanes::new(NonZeroU32::new(12).unwrap());
+        let size = u64::from(BLOCKS) * BlockSize::MIN.bytes();
+        lanes.add_file(Layout::new(size, BlockSize::MIN).unwrap(), |_| false);
+        let queue = Queue::new(lanes, VecDeque::new());
+        // One reader after the other asks for a few blocks, so that the tasks go idle again and again.
+        let read = |seed| {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            for _ in 0..BLOCKS / 2 {
+                let start = rng.u64(..size);
+                let range = ByteRange::new(start, start + rng.u64(1..5) * BlockSize::MIN.bytes());
+                let (tell, told) = mpsc::channel();
+                let done = Box::new(move |result: Result<(), Failure>| tell.send(result.is_ok()).unwrap());
+                queue.want(FileId(0), range, Lane::Demand, || true, done);
+                assert_eq!(told.recv_timeout(LOST), Ok(true));
+            }
+        };
+        std::thread::scope(|scope| {
+            let consumers: Vec<_> = (0..3).map(|_| scope.spawn(|| consume(&queue))).collect();
+            let readers: Vec<_> = (0..4).map(|seed| scope.spawn(move || read(seed))).collect();
+            let read =
+                readers.into_iter().map(std::thread::ScopedJoinHandle::join).all(|ended| ended.is_ok());
+            queue.close();
+            assert!(read, "a reader was not answered");
+            consumers.into_iter().for_each(|consumer| consumer.join().unwrap());
+        });
+        assert_eq!(queue.progress().readers, 0);
+    }
+}

@@ -1,0 +1,140 @@
+//! The readers that wait for an answer, and every answer that goes to the kernel: the one place that owns
+//! their events. Each has a ticket, by which the outcome of its demand finds it again; descriptor numbers
+//! are used again too soon for that.
+//!
+//! Driven by the thread in `watch`. An answer the kernel does not take is logged; there is nobody else to
+//! tell. What a reader may see is decided by the ready map at the moment of the answer, whoever promised.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::Shared;
+use super::demand::{Demand, Guarded, Reply};
+use crate::base::ByteRange;
+use crate::store::Inode;
+use crate::sys::fanotify::Event;
+
+/// One waiting reader.
+struct Reader {
+    event: Event,
+    file: Arc<dyn Guarded>,
+    /// The bytes it waits for.
+    range: ByteRange,
+    since: Instant,
+    /// Whether it is the first of its file, which the log tells an operator.
+    first: bool,
+    /// Whether its bytes were promised once and then were not there.
+    asked_again: bool,
+}
+
+/// All waiting readers.
+pub(super) struct Held<D> {
+    shared: Arc<Shared>,
+    demand: D,
+    readers: HashMap<u64, Reader>,
+    next_ticket: u64,
+}
+
+impl<D: Demand> Held<D> {
+    pub(super) fn new(shared: Arc<Shared>, demand: D) -> Self {
+        Self { shared, demand, readers: HashMap::new(), next_ticket: 0 }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// Keeps a reader waiting and asks for its bytes. `first` says that no reader of this file had to wait
+    /// before.
+    pub(super) fn hold(&mut self, event: Event, file: Arc<dyn Guarded>, range: ByteRange, first: bool) {
+        let (path, pid) = (file.path().display(), event.pid);
+        if first {
+            tracing::info!(%path, pid, %range, "reader held");
+        } else {
+            tracing::debug!(%path, pid, %range, "reader held");
+        }
+        self.shared.counters.held();
+        self.ask(Reader { event, file, range, since: Instant::now(), first, asked_again: false });
+    }
+
+    fn ask(&mut self, reader: Reader) {
+        let (file, range) = (reader.file.id(), reader.range);
+        let ticket = self.next_ticket;
+        self.next_ticket = ticket.wrapping_add(1);
+        self.readers.insert(ticket, reader);
+        self.demand.demand(file, range, Reply::new(ticket, self.shared.mailbox.clone()));
+    }
+
+    /// A demand has ended; nothing to do if its reader has an answer already. Bytes may have been found
+    /// wrong and forgotten since they were promised: they are asked for once more.
+    pub(super) fn finish(&mut self, ticket: u64, outcome: Result<(), Errno>) {
+        let Some(mut reader) = self.readers.remove(&ticket) else { return };
+        if outcome.is_err() || reader.file.covers(reader.range) {
+            self.let_go(reader, outcome);
+        } else if reader.asked_again {
+            let path = reader.file.path().display();
+            tracing::error!(%path, range = %reader.range, "bytes said to be there are not");
+            self.let_go(reader, Err(Errno::EIO));
+        } else {
+            reader.asked_again = true;
+            self.ask(reader);
+        }
+    }
+
+    /// Answers the readers of one file, or all: those whose bytes are there pass, the others fail with EIO.
+    pub(super) fn settle(&mut self, inode: Option<Inode>) {
+        let chosen = |reader: &mut Reader| inode.is_none_or(|inode| reader.file.inode() == inode);
+        let readers: Vec<_> = self.readers.extract_if(|_, reader| chosen(reader)).collect();
+        for (_, reader) in readers {
+            let outcome = if reader.file.covers(reader.range) { Ok(()) } else { Err(Errno::EIO) };
+            self.let_go(reader, outcome);
+        }
+    }
+
+    /// Fails all readers of one file.
+    pub(super) fn fail(&mut self, inode: Inode, errno: Errno) {
+        let readers: Vec<_> = self.readers.extract_if(|_, reader| reader.file.inode() == inode).collect();
+        for (_, reader) in readers {
+            self.let_go(reader, Err(errno));
+        }
+    }
+
+    fn let_go(&self, reader: Reader, outcome: Result<(), Errno>) {
+        let Reader { event, file, range, since, first, .. } = reader;
+        let wait = since.elapsed();
+        self.shared.counters.released(wait);
+        self.answer(&event, outcome);
+        let (path, pid, wait_ms) = (file.path().display(), event.pid, wait.as_millis());
+        match outcome {
+            Ok(()) if first => tracing::info!(%path, pid, %range, wait_ms, "reader released"),
+            Ok(()) => tracing::debug!(%path, pid, %range, wait_ms, "reader released"),
+            Err(errno) if first => tracing::warn!(%path, pid, %range, wait_ms, %errno, "reader denied"),
+            Err(errno) => tracing::debug!(%path, pid, %range, wait_ms, %errno, "reader denied"),
+        }
+    }
+
+    /// Answers an event that need not wait.
+    pub(super) fn answer(&self, event: &Event, outcome: Result<(), Errno>) {
+        let sent = match outcome {
+            Ok(()) => self.shared.group.allow(event),
+            Err(errno) => {
+                self.shared.counters.denied();
+                self.shared.group.deny(event, errno)
+            }
+        };
+        match sent {
+            Ok(()) => {}
+            // A killed reader's event takes its answer all the same (`finish_permission_event`), so this
+            // one was answered by another holder of the group.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::debug!(pid = event.pid, "a reader had its answer already");
+            }
+            Err(error) => tracing::error!(%error, pid = event.pid, "cannot answer a reader"),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Checked settings of the client. The `config` part builds them from JSON, environment and flags; nothing
+//! here reads any of these. `Client::new` takes them and reports what cannot work, before anything is sent.
+//! Secrets in them are wiped when dropped and not printed.
+
+use std::path::PathBuf;
+
+use super::credentials::CredentialSource;
+
+/// Settings of one client: one bucket, one prefix.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Endpoint as the user wrote it, e.g. `oss-cn-hangzhou-internal.aliyuncs.com` or `http://127.0.0.1:9000`.
+    /// None of a scheme means https.
+    pub endpoint: String,
+    /// Bucket, from `oss://bucket/prefix/`.
+    pub bucket: String,
+    /// Prefix, "" or ending in `/`; or the key of a single object; or a directory without its `/`.
+    pub prefix: String,
+    /// Region; None = inferred from the endpoint; still none = signature V1.
+    pub region: Option<String>,
+    /// Endpoint is a CNAME of the bucket.
+    pub cname: bool,
+    /// Extra trusted roots, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Where access keys come from.
+    pub credentials: CredentialSource,
+}

@@ -1,0 +1,8 @@
+//! The store as its users see it, on a disk file system (where the test binary is), on
+//! loop devices and on tmpfs. Needs root.
+
+mod disks;
+mod errors;
+mod lifecycle;
+mod model;
+mod scratch;

@@ -1,0 +1,54 @@
+//! Reads through mappings.
+//!
+//! Driven by `kind`. Only the pages of the range are mapped, so that the tests see mappings that start in the
+//! middle of a file; a mapping that the kernel refuses gives its errno.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+
+use e2e::content::Target;
+use e2e::sys::Mapping;
+use nix::errno::Errno;
+use nix::sys::mman::MapFlags;
+
+use crate::Finding;
+
+/// Bytes of a page of this machine's base size; a mapping starts at a multiple of it.
+const PAGE: u64 = 4096;
+
+/// How to map.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mode {
+    /// MAP_PRIVATE.
+    Private,
+    /// MAP_SHARED.
+    Shared,
+    /// MAP_SHARED | MAP_POPULATE.
+    Populate,
+    /// MAP_PRIVATE, and MADV_POPULATE_READ after it.
+    AdvisePopulate,
+}
+
+/// Maps the pages of `range` and verifies its bytes.
+pub(crate) fn read(target: &Target, range: Range<u64>, mode: Mode) -> Result<(), Finding> {
+    let file = File::open(target.path())?;
+    let start = range.start - range.start % PAGE;
+    let skip = usize::try_from(range.start - start).map_err(|_| Errno::EOVERFLOW)?;
+    let length = usize::try_from(range.end - start).map_err(|_| Errno::EOVERFLOW)?;
+    // An empty file cannot be mapped, and has no byte that could be wrong.
+    let Some(mapped) = NonZeroUsize::new(length) else { return Ok(()) };
+    let flags = match mode {
+        Mode::Private | Mode::AdvisePopulate => MapFlags::MAP_PRIVATE,
+        Mode::Shared => MapFlags::MAP_SHARED,
+        Mode::Populate => MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
+    };
+    let offset = i64::try_from(start).map_err(|_| Errno::EOVERFLOW)?;
+    let mapping = Mapping::new(&file, offset, mapped, flags)?;
+    if matches!(mode, Mode::AdvisePopulate) {
+        mapping.populate()?;
+    }
+    let mut bytes = vec![0; length - skip];
+    mapping.copy(skip, &mut bytes).ok_or(Errno::EFAULT)?;
+    Ok(target.check(range.start, &bytes)?)
+}

@@ -1,0 +1,156 @@
+//! `cargo xtask bench`: the agent against the floor of this machine, in one run. Figures of a shared or
+//! virtual machine drift by the minute, so contenders alternate, after a warm-up, and the table gives
+//! medians and ratios. Every run starts from files that do not exist and a clean page cache.
+//!
+//! The row: a synthetic model over unshaped loopback, from the start of the agent to its last byte
+//! complete and verified. A full run writes docs/bench/README.md; `--quick` only prints, because its
+//! figures are not for comparing.
+
+mod agent;
+mod floor;
+mod machine;
+mod measure;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+pub(crate) use measure::{Args as MeasureArgs, measure};
+
+use crate::server::{Server, Settings};
+use crate::{build, cmd, setup};
+use floor::Floor;
+use table::{Row, Sample};
+
+/// Where the results of a full run are kept.
+const REPORT: &str = "docs/bench/README.md";
+/// Key prefix of the synthetic objects.
+const PREFIX: &str = "synthetic/";
+/// Interleaved rounds of a full run: the median of five stands two disturbed ones.
+const ROUNDS: usize = 5;
+/// Rounds of a quick run.
+const QUICK_ROUNDS: usize = 3;
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// 1 GiB in 2 files and 3 rounds instead of 4 GiB in 8 files and 5 rounds; prints without writing the report
+    #[arg(long)]
+    quick: bool,
+    /// Connections of each contender
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    connections: u32,
+    /// Directory on the file system to measure (default: target/bench)
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// What is loaded.
+#[derive(Debug, Clone, Copy)]
+struct Workload {
+    files: u32,
+    file_bytes: u64,
+    connections: u32,
+}
+
+impl Workload {
+    fn bytes(&self) -> u64 {
+        u64::from(self.files) * self.file_bytes
+    }
+}
+
+/// Sets up, builds, measures, prints, and writes the report.
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    cmd::require_root("bench")?;
+    setup::setup()?;
+    build::build()?;
+    Server::build()?;
+    let directory = args.dir.clone().unwrap_or_else(|| cmd::root().join("target/bench"));
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&directory)?;
+    let workload = Workload {
+        files: if args.quick { 2 } else { 8 },
+        file_bytes: 512 << 20,
+        connections: args.connections,
+    };
+    let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
+    let rows = rows(workload, rounds, scratch.path());
+    let machine = machine::describe(scratch.path());
+    scratch.close().context("cannot remove the files of the bench")?;
+    let report = report(workload, rounds, &rows?, &machine?);
+    println!("{report}");
+    if !args.quick {
+        let path = cmd::root().join(REPORT);
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        fs::write(&path, report).with_context(|| format!("cannot write {REPORT}"))?;
+        eprintln!("written to {REPORT}");
+    }
+    Ok(())
+}
+
+/// Measures every contender, round by round.
+fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
+    let floor = Floor::compile()?;
+    let objects = (0..workload.files).map(|file| (format!("{PREFIX}{file:02}.bin"), workload.file_bytes));
+    let server = Server::start(&Settings { synthetic: objects.collect(), ..Settings::default() })?;
+
+    let mut floors: Vec<Vec<Sample>> = vec![Vec::new(); floor::BUFFERS_KIB.len()];
+    let mut agents = Vec::new();
+    for round in 0..=rounds {
+        let mut found = Vec::new();
+        for buffer_kib in floor::BUFFERS_KIB {
+            settle()?;
+            found.push(floor.run(workload, buffer_kib, scratch)?);
+        }
+        settle()?;
+        let agent = agent::run(&server, workload, scratch)?;
+        // The first round is the warm-up.
+        if round > 0 {
+            eprintln!("round {round}: agent {:.2} s, floor {:?}", agent.seconds, times(&found));
+            floors.iter_mut().zip(found).for_each(|(samples, sample)| samples.push(sample));
+            agents.push(agent);
+        }
+    }
+    let bytes = workload.bytes();
+    // The floor is whichever buffer size does better on this machine.
+    let floors = floors.into_iter().zip(floor::BUFFERS_KIB);
+    let mut floors: Vec<Row> = floors
+        .map(|(samples, kib)| Row::new(format!("recv + pwrite, {kib} KiB buffers (floor)"), bytes, &samples))
+        .collect();
+    floors.sort_by(|a, b| b.throughput.total_cmp(&a.throughput));
+    floors.truncate(1);
+    floors.push(Row::new("ossc-agent".to_owned(), bytes, &agents));
+    Ok(floors)
+}
+
+fn times(samples: &[Sample]) -> Vec<String> {
+    samples.iter().map(|sample| format!("{:.2} s", sample.seconds)).collect()
+}
+
+/// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other.
+fn settle() -> Result<()> {
+    cmd::quietly(&mut Command::new("sync"))?;
+    fs::write("/proc/sys/vm/drop_caches", "1").context("cannot drop the page cache")
+}
+
+fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> String {
+    let Workload { files, file_bytes, connections } = workload;
+    format!(
+        "# Bench\n\n\
+         Written by `cargo xtask bench`. Each figure is the median of {rounds} interleaved rounds after a warm-up, with the \
+         slowest and fastest in brackets.\n\n\
+         {machine}\n\
+         ## Load over unshaped loopback\n\n\
+         {files} files of {} MiB from the local test server over plain HTTP, {connections} connections, to files that do \
+         not exist yet, from the start of the process to the last byte complete and verified. The floor is a C program \
+         that receives and writes the same bytes and does nothing else ([floor.c](../../xtask/bench/floor.c)), timed from its first \
+         connection. Client and server share the machine's processors in both cases; CPU time is the client's alone, \
+         for the agent with its start-up.\n\n\
+         {}",
+        file_bytes >> 20,
+        table::markdown(rows)
+    )
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask test`: set up, build, lint and test, in this order, stopping at the first step that
+//! fails. Continuous integration runs exactly this. A closing summary gives each step's time.
+//!
+//! The end-to-end tests drive the release agent, the one that users run. Those that need a switch which
+//! no release build has, such as the gate turned off to prove that a test can fail, drive a debug agent.
+//! They find both, and the Python with the official SDKs, by `OSSC_*` variables.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::{build, cmd, lint, setup, toolchain};
+
+/// Set-up to last test.
+pub(crate) fn test() -> Result<()> {
+    cmd::require_root("test")?;
+    let mut steps = Steps::default();
+    let outcome = all(&mut steps);
+    steps.print();
+    outcome
+}
+
+fn all(steps: &mut Steps) -> Result<()> {
+    steps.run("setup", setup::setup)?;
+    steps.run("build", build::build)?;
+    steps.run("lint", lint::lint)?;
+    steps.run("debug build", || {
+        cmd::run(&mut cmd::cargo(&["build", "-p", "ossc-agent", "-p", "oss-server", "-p", "e2e"]))
+    })?;
+    steps.run("tests", tests)
+}
+
+/// No test is skipped because another failed: one run tells everything.
+fn tests() -> Result<()> {
+    let target = cmd::root().join("target");
+    cmd::run(
+        cmd::cargo(&["test", "--workspace", "--exclude", "ossc-ebpf", "--no-fail-fast"])
+            .env("OSSC_AGENT", target.join("release/ossc-agent"))
+            .env("OSSC_AGENT_DEBUG", target.join("debug/ossc-agent"))
+            .env("OSSC_TEST_PYTHON", toolchain::venv_python()?),
+    )
+}
+
+/// What has run so far, for the summary.
+#[derive(Debug, Default)]
+struct Steps {
+    /// Name, time taken, and whether it passed; in the order they ran.
+    done: Vec<(&'static str, Duration, bool)>,
+}
+
+impl Steps {
+    fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        eprintln!("== {name}");
+        let started = Instant::now();
+        let outcome = step();
+        self.done.push((name, started.elapsed(), outcome.is_ok()));
+        outcome.with_context(|| format!("step `{name}`"))
+    }
+
+    fn print(&self) {
+        eprintln!("== summary");
+        for (name, time, passed) in &self.done {
+            let word = if *passed { "ok" } else { "FAILED" };
+            eprintln!("{name:<12} {word:<6} {:>7.1} s", time.as_secs_f64());
+        }
+    }
+}
