@@ -12,6 +12,6 @@ mod settings;
 pub use access::{Inode, KIND_FAULT, KIND_MAP, KIND_OPEN, KIND_READ, Record};
 pub use limits::{
     CGROUPS_MAX, LOSSES, LOST_CHILDREN, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, READERS_MAX, RING_BYTES,
-    TARGETS_MAX, WAKE_INTERVAL_NS, WATCHED_MAX,
+    TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,
 };
 pub use settings::{Offsets, Settings};

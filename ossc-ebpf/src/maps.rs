@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use ossc_common::{
     CGROUPS_MAX, Inode, LOSSES, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, Offsets, READERS_MAX, RING_BYTES, Record,
-    Settings, TARGETS_MAX, WAKE_INTERVAL_NS, WATCHED_MAX,
+    Settings, TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,
 };
 
 /// Processes (thread group ids) that are targets; the value says nothing.
@@ -98,9 +98,10 @@ pub(crate) fn send(record: &Record) {
 /// Whether to wake the reading thread: not if it was woken a moment ago, because after that it keeps looking for
 /// a while. Two processors may both find it time; it is then woken twice.
 fn wake(now: u64) -> u32 {
+    let interval = u64::from(WAKE_INTERVAL_MS) * 1_000_000;
     match LAST_WAKE.get_ptr_mut(0) {
         // SAFETY: the only slot of an array, which stays; a torn read cannot happen on a u64.
-        Some(last) if now.wrapping_sub(unsafe { *last }) < WAKE_INTERVAL_NS => BPF_RB_NO_WAKEUP,
+        Some(last) if now.wrapping_sub(unsafe { *last }) < interval => BPF_RB_NO_WAKEUP,
         Some(last) => {
             // SAFETY: as above.
             unsafe { *last = now };

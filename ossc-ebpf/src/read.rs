@@ -12,7 +12,7 @@ use crate::syscall::argument;
 
 /// Buffers of a vectored read whose lengths are summed; the rest of a longer list is not seen. No client of
 /// model files uses more than a few.
-const BUFFERS_MAX: u64 = 32;
+const BUFFERS_MAX: usize = 32;
 
 /// preadv2's offset for "at the file's position" (readv(2)).
 const AT_POSITION: u64 = u64::MAX;
@@ -71,10 +71,10 @@ fn record(ctx: &TracePointContext, offset: u64, length: impl FnOnce() -> u64) ->
 fn total(list: u64, count: u64) -> u64 {
     let mut sum = 0_u64;
     for index in 0..BUFFERS_MAX {
-        if index >= count {
+        if index as u64 >= count {
             break;
         }
-        let address = (list as *const Buffer).wrapping_add(index as usize);
+        let address = (list as *const Buffer).wrapping_add(index);
         // SAFETY: the helper checks the address itself.
         match unsafe { bpf_probe_read_user(address) } {
             Ok(buffer) => sum = sum.wrapping_add(buffer.length),

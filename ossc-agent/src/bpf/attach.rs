@@ -1,5 +1,9 @@
 //! The table of probes, and attaching each. A probe that this kernel does not have or does not allow is noted
 //! in the summary with what is lost; the others work without it.
+//!
+//! The read calls are attached only when a watched file needs them: where the kernel reports reads at its page
+//! cache, a program at the calls would add a quarter of a microsecond to each read of every process, to learn
+//! the same in bytes instead of pages.
 
 use std::path::Path;
 
@@ -8,6 +12,17 @@ use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
 
 use super::summary::chain;
 use super::{Summary, Targets};
+
+/// The programs in the kernel. Detached when dropped.
+pub(super) struct Attached {
+    programs: Ebpf,
+    /// Why the programs do not know the kernel's structures, as an error: they all need them.
+    layout: Result<(), String>,
+    /// What came of it.
+    summary: Summary,
+    /// Whether the read calls have been tried.
+    sees_calls: bool,
+}
 
 /// One place in the kernel and the program that runs there.
 struct Probe {
@@ -30,7 +45,7 @@ enum At {
 const OPENS: &str = "when the model files are opened";
 const MAPS: &str = "when the model files are mapped";
 const READS: &str = "what is read of the model files by this call";
-const CACHE_READS: &str = "what is read of the model files by sendfile, splice, copy_file_range and io_uring";
+const CACHE_READS: &str = "what is read of the model files other than by read calls";
 const FAULTS: &str = "what is touched of the model files through mappings";
 const FAMILY: &str = "which children of the target are started and ended";
 
@@ -39,19 +54,25 @@ const FAMILY: &str = "which children of the target are started and ended";
 const FAMILY_PROBES: [Probe; 2] =
     [raw("sched_process_fork", "process_fork", FAMILY), raw("sched_process_exit", "process_exit", FAMILY)];
 
-const ACCESS_PROBES: [Probe; 12] = [
+const ACCESS_PROBES: [Probe; 7] = [
     call("sys_exit_openat", "open_exit", OPENS),
     call("sys_exit_openat2", "open_exit", OPENS),
     call("sys_enter_mmap", "mmap_enter", MAPS),
     call("sys_exit_mmap", "mmap_exit", MAPS),
+    raw(PAGE_CACHE_READS, "get_pages", CACHE_READS),
+    raw("mm_filemap_fault", "fault", FAULTS),
+    raw("mm_filemap_map_pages", "map_pages", FAULTS),
+];
+
+/// Reports every read that goes through the page cache; in Linux 6.12 and newer.
+const PAGE_CACHE_READS: &str = "mm_filemap_get_pages";
+
+const CALL_PROBES: [Probe; 5] = [
     call("sys_enter_read", "read_enter", READS),
     call("sys_enter_pread64", "pread_enter", READS),
     call("sys_enter_readv", "readv_enter", READS),
     call("sys_enter_preadv", "preadv_enter", READS),
     call("sys_enter_preadv2", "preadv_enter", READS),
-    raw("mm_filemap_get_pages", "get_pages", CACHE_READS),
-    raw("mm_filemap_fault", "fault", FAULTS),
-    raw("mm_filemap_map_pages", "map_pages", FAULTS),
 ];
 
 /// arm64 never had open(2).
@@ -68,22 +89,46 @@ const fn call(name: &'static str, program: &'static str, consequence: &'static s
     Probe { program, at: At::Tracepoint("syscalls", name), consequence }
 }
 
-/// Attaches every probe this machine has. `layout` is why the programs do not know the kernel's structures, as an
-/// error: they all need them.
-pub(super) fn attach(
-    programs: &mut Ebpf,
-    targets: &Targets,
-    layout: Result<(), String>,
-    summary: &mut Summary,
-) {
-    let family: &[Probe] = match targets {
-        Targets::Everybody => &[],
-        Targets::Chosen { .. } => &FAMILY_PROBES,
-    };
-    for Probe { program, at, consequence } in family.iter().chain(&ACCESS_PROBES).chain(&OLD_PROBES) {
-        match layout.clone().and_then(|()| attach_one(programs, program, *at)) {
-            Ok(()) => summary.attached(at.name()),
-            Err(why) => summary.missing(at.name(), why, consequence),
+impl Attached {
+    /// Attaches every probe this machine has, but the read calls only if nothing else reports reads.
+    pub(super) fn new(
+        programs: Ebpf,
+        targets: &Targets,
+        layout: Result<(), String>,
+        summary: Summary,
+    ) -> Self {
+        let mut attached = Self { programs, layout, summary, sees_calls: false };
+        if matches!(targets, Targets::Chosen { .. }) {
+            attached.attach(&FAMILY_PROBES);
+        }
+        attached.attach(&ACCESS_PROBES);
+        attached.attach(&OLD_PROBES);
+        if !attached.summary.attached.iter().any(|name| name == PAGE_CACHE_READS) {
+            attached.see_calls();
+        }
+        attached
+    }
+
+    /// Attaches the read calls, unless that has been tried.
+    pub(super) fn see_calls(&mut self) {
+        if !self.sees_calls {
+            self.sees_calls = true;
+            self.attach(&CALL_PROBES);
+        }
+    }
+
+    /// What is attached and what is not to be had.
+    pub(super) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    fn attach(&mut self, probes: &[Probe]) {
+        for Probe { program, at, consequence } in probes {
+            let attached = self.layout.clone().and_then(|()| attach_one(&mut self.programs, program, *at));
+            match attached {
+                Ok(()) => self.summary.attached(at.name()),
+                Err(why) => self.summary.missing(at.name(), why, consequence),
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use aya_log::EbpfLogger;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use ossc_common::WAKE_INTERVAL_NS;
+use ossc_common::WAKE_INTERVAL_MS;
 
 use super::{Error, record};
 use crate::base::Access;
@@ -24,7 +24,7 @@ pub(super) type Logger = EbpfLogger<&'static dyn log::Log>;
 
 /// How long to sleep while records keep coming: twice the programs' pause between wake-ups, in milliseconds, so
 /// that a record they did not wake us for has long arrived.
-const BUSY: u16 = (2 * WAKE_INTERVAL_NS / 1_000_000) as u16;
+const BUSY: u16 = 2 * WAKE_INTERVAL_MS;
 /// How long to sleep otherwise, in milliseconds. Only a processor held up between deciding not to wake us and
 /// delivering its record makes us wait so long.
 const IDLE: u16 = 1000;

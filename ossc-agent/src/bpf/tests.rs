@@ -20,7 +20,11 @@ use crate::base::{AccessKind, ByteRange};
 /// How long an access may take to arrive before a test fails: far more than the slowest machine needs.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Pages of the file the readers read.
+/// On a disk file system also where /tmp is a tmpfs.
+const DISK: &str = "/var/tmp";
+const TMPFS: &str = "/dev/shm";
+
+/// Bytes of the file the readers read.
 const SIZE: usize = 64 * 4096;
 
 /// A file to watch, on a file system of the test's choice.
@@ -30,9 +34,8 @@ struct Watchable {
 }
 
 impl Watchable {
-    /// In the folder of temporary files: the machine's disk file system, or what it has there.
     fn on_disk() -> Self {
-        Self::below(&std::env::temp_dir())
+        Self::below(Path::new(DISK))
     }
 
     fn below(parent: &Path) -> Self {
@@ -119,7 +122,7 @@ fn until(seen: &Receiver<Access>, last: impl Fn(&Access) -> bool) -> Vec<Access>
 #[test]
 fn open_and_mmap_of_a_target_are_seen_on_every_file_system() {
     let btrfs = Btrfs::mount();
-    for parent in [std::env::temp_dir(), PathBuf::from("/dev/shm"), btrfs.subvolume()] {
+    for parent in [DISK.into(), TMPFS.into(), btrfs.subvolume()] {
         let file = Watchable::below(&parent);
         let reader = Reader::held(MAP, &file.path);
         let pid = reader.pid();
@@ -155,31 +158,36 @@ os.pread(f, 1000000, 250000)
 os.sendfile(os.open("/dev/null", os.O_WRONLY), f, 32768, 8192)
 os.read(f, 1)
 ' "$FILE""#;
-    for (parent, sees_sendfile) in [(std::env::temp_dir(), true), (PathBuf::from("/dev/shm"), false)] {
-        let file = Watchable::below(&parent);
+    let reads = |parent: &Path| {
+        let file = Watchable::below(parent);
         let reader = Reader::held(script, &file.path);
         let (probes, seen) = start(chosen(&[reader.pid()], &[]));
         file.watch(&probes, 0);
         reader.run();
         drop(probes);
         let reads = seen.iter().filter(|access| access.kind != AccessKind::Open);
-        let reads: Vec<_> = reads.map(|a| (a.kind, a.range.start(), a.range.len())).collect();
-        let read = |start, length| (AccessKind::Read, start, length);
-        let mut expected = vec![
-            read(0, 100),
-            read(100, 5000),
-            read(70000, 10),
-            read(5100, 15),
-            read(200_000, 4097),
-            read(65536, 131_072),
-            read(250_000, 1_000_000),
-        ];
-        if sees_sendfile {
-            expected.push(read(32768, 8192));
-        }
-        expected.push(read(5115, 1));
-        assert_eq!(reads, expected, "in {}", parent.display());
-    }
+        reads.map(|access| (access.kind, access.range)).collect::<Vec<_>>()
+    };
+    let read = |start, length| (AccessKind::Read, ByteRange::new(start, start + length));
+    let by_call = [
+        read(0, 100),
+        read(100, 5000),
+        read(70000, 10),
+        read(5100, 15),
+        read(200_000, 4097),
+        read(65536, 131_072),
+        read(250_000, 1_000_000),
+    ];
+    let last = read(5115, 1);
+    assert_eq!(reads(Path::new(TMPFS)), [&by_call[..], &[last]].concat(), "by call; sendfile is not seen");
+
+    let page = 4096;
+    let pages = |(kind, range): (AccessKind, ByteRange)| {
+        (kind, ByteRange::new(range.start() / page * page, range.end().div_ceil(page) * page))
+    };
+    let all = [&by_call[..], &[read(32768, 8192), last]].concat();
+    let all: Vec<_> = all.into_iter().map(pages).collect();
+    assert_eq!(reads(Path::new(DISK)), all, "at the page cache");
 }
 
 #[test]
