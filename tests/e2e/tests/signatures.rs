@@ -23,7 +23,10 @@ fn of_every_kind_load_a_model() -> anyhow::Result<()> {
         (None, true, Authorization::V1Header),
     ] {
         let site = Site::new(FileSystem::Ext4, Config::default(), shards(2, 3 * MIB))?;
-        let mut start = site.start().variable("OSS_REGION", region.unwrap_or_default());
+        let mut start = match region {
+            Some(region) => site.start().variable("OSS_REGION", region),
+            None => site.start().without("OSS_REGION"),
+        };
         if temporary {
             let (id, secret, token) = STS;
             site.origin().server().keys().add_temporary(id, secret, token, None);
