@@ -48,7 +48,13 @@ pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
 
 async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Result<Store, Error> {
     let objects = if config.offline {
-        store::recorded(&config.store.model_dir)?
+        let mut objects = store::recorded(&config.store.model_dir)?;
+        // Another model may be in the directory, too.
+        objects.retain(|object| object.key.starts_with(&config.oss.prefix));
+        if objects.is_empty() {
+            return Err(Error::NothingRecorded { model_dir: config.store.model_dir.clone() });
+        }
+        objects
     } else {
         let began = Instant::now();
         let objects = client.list().await?;
