@@ -64,7 +64,10 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         Error::Oss(oss::Error::Transport { .. } | oss::Error::Stalled { .. }) => 6,
         Error::Oss(oss::Error::Setting { .. } | oss::Error::CaFile { .. } | oss::Error::NoRoots) => 2,
         Error::Oss(_) => 3,
-        Error::Store(_) | Error::Incomplete { .. } | Error::NothingRecorded { .. } | Error::TooManyFiles { .. } => 4,
+        Error::Store(_)
+        | Error::Incomplete { .. }
+        | Error::NothingRecorded { .. }
+        | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
         Error::Fetch(_) | Error::System { .. } => 1,

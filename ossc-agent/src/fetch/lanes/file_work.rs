@@ -113,14 +113,16 @@ impl FileWork {
         self.ready == self.layout.block_count()
     }
 
-    /// Blocks that were handed out could not be had.
-    pub(super) fn put_back(&mut self, blocks: Range<u32>, rests_until: Instant) {
-        self.rests_until = Some(rests_until);
+    /// Blocks that were handed out could not be had. True if this is news: no other block of the file was lost
+    /// since the last one arrived.
+    pub(super) fn put_back(&mut self, blocks: Range<u32>, rests_until: Instant) -> bool {
+        let news = self.rests_until.replace(rests_until).is_none();
         for block in blocks.map(BlockIndex) {
             if self.states.get(block.0 as usize) == Some(&State::InFlight) {
                 self.set_missing(block);
             }
         }
+        news
     }
 
     /// What was ready is missing again.
