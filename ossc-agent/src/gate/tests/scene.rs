@@ -18,7 +18,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::base::{Access, BlockSize, ByteRange, FileId, Layout};
-use crate::gate::{Capacity, Demand, Gate, Guarded, Mode, Reply, probe};
+use crate::gate::{Capacity, Demand, Gate, Guarded, Mode, Reply, new_group, probe};
+use crate::keeper::Record;
 use crate::store::Inode;
 
 /// A disk file system that takes pre-content marks.
@@ -140,8 +141,10 @@ impl Scene {
         let (ask, demands) = mpsc::channel();
         let (seen, accesses) = mpsc::channel();
         let observer = move |access| seen.send(access).unwrap_or_default();
-        let gate = Gate::start(mode, Capacity::new(capacity), Ask(ask), observer).unwrap();
+        let kernel = (new_group().unwrap(), Record::create().unwrap());
+        let gate = Gate::start(mode, Capacity::new(capacity), kernel, Ask(ask), observer).unwrap();
         gate.protect(Arc::clone(&file) as Arc<dyn Guarded>).unwrap();
+        gate.begin(Vec::new());
         Self { file, gate, demands, accesses, dir }
     }
 

@@ -1,0 +1,152 @@
+//! Gate and keeper of a load: started together before the first file is visible, or taken over together from
+//! an agent that died.
+//!
+//! The keeper has its copies before the gate marks anything, so there is no moment in which a file is visible
+//! and only this process holds its readers.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Error;
+use crate::config::{Config, LogFormat, LogLevel};
+use crate::fetch::Fetcher;
+use crate::gate::{self, Capacity, Gate, Guarded};
+use crate::keeper::{self, Inherited, Keeper, Record};
+use crate::store::{File, Inode, Store};
+
+/// What holds readers.
+pub(super) struct Guard {
+    gate: Gate,
+    keeper: Keeper,
+    /// Readable when the keeper has ended.
+    ended: AsyncFd<OwnedFd>,
+}
+
+impl Guard {
+    /// Guards every file that is not complete; `None` when none is and nobody waits.
+    pub(super) fn start(
+        config: &Config,
+        store: &Store,
+        fetcher: &Fetcher,
+        inherited: Option<Inherited>,
+    ) -> Result<Option<Self>, Error> {
+        if inherited.is_none() && store.files().iter().all(|file| file.is_complete()) {
+            return Ok(None);
+        }
+        let mode = gate::probe(&config.store.model_dir)?;
+        tracing::info!(%mode, "gate chosen");
+        let files = incomplete(store);
+        let (group, record, keeper, pending, strays) = match inherited {
+            None => {
+                let group = gate::new_group()?;
+                let record = Record::create().map_err(keeper::Error::Record)?;
+                let keeper = Keeper::start(settings(config), (group.as_fd(), record.as_fd()), &files)?;
+                (group, record, keeper, Vec::new(), Vec::new())
+            }
+            Some(inherited) => {
+                let Inherited { socket, group, record, files: held, pending } = inherited;
+                let (inodes, strays) = strays(store, held).into_iter().unzip::<_, _, Vec<_>, _>();
+                tracing::info!(held = pending.len(), "readers taken over from an agent that died");
+                let fds = (group.as_fd(), record.as_fd());
+                let keeper = Keeper::adopt(settings(config), socket, fds, &files, strays)?;
+                (group, record, keeper, pending, inodes)
+            }
+        };
+        let trace = |access| tracing::trace!(?access, "access");
+        let gate = Gate::start(mode, Capacity::of_process()?, (group, record), fetcher.clone(), trace)?;
+        for file in store.files() {
+            if file.is_complete() {
+                // An agent that died may have left the mark of a file it had completed.
+                gate.release(&**file);
+            } else {
+                gate.protect(Arc::clone(file) as Arc<dyn Guarded>)?;
+            }
+        }
+        strays.into_iter().for_each(|inode| gate.refuse(inode));
+        gate.begin(pending);
+        let ended = watch(&keeper)?;
+        Ok(Some(Self { gate, keeper, ended }))
+    }
+
+    /// The gate.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// A file is complete.
+    pub(super) fn release(&self, file: &File) {
+        self.gate.release(file);
+        self.keeper.release(file.inode());
+    }
+
+    /// Returns when the keeper has ended. Cancel safe.
+    pub(super) async fn keeper_ended(&self) {
+        // Only for a descriptor that cannot be polled, which a socket can.
+        if let Err(error) = self.ended.ready(Interest::READABLE).await {
+            tracing::error!(%error, "cannot tell whether the keeper lives");
+            std::future::pending().await
+        }
+    }
+
+    /// Starts another keeper.
+    pub(super) fn replace_keeper(&mut self, store: &Store) -> Result<(), Error> {
+        self.keeper.replace(&incomplete(store))?;
+        self.ended = watch(&self.keeper)?;
+        Ok(())
+    }
+
+    /// Fails who waits, and leaves the rest to the keeper. The files that are not complete are hidden.
+    pub(super) fn stop(self, store: &Store) {
+        let complete = store.files().iter().all(|file| file.is_complete());
+        drop(self.gate);
+        self.keeper.say_goodbye(complete);
+    }
+}
+
+fn incomplete(store: &Store) -> Vec<BorrowedFd<'_>> {
+    store.files().iter().filter(|file| !file.is_complete()).map(|file| file.fd()).collect()
+}
+
+/// Those of the inherited files that are none of the store's: another version of the model.
+fn strays(store: &Store, inherited: Vec<(Inode, OwnedFd)>) -> Vec<(Inode, OwnedFd)> {
+    inherited
+        .into_iter()
+        .filter(|(inode, _)| store.files().iter().all(|file| file.inode() != *inode))
+        .collect()
+}
+
+fn settings(config: &Config) -> keeper::Settings {
+    let mut arguments: Vec<OsString> = vec!["--model-dir".into(), absolute(&config.store.model_dir).into()];
+    let level = match config.log.level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    };
+    let format = match config.log.format {
+        LogFormat::Human => "human",
+        LogFormat::Json => "json",
+    };
+    arguments.extend(["--log-level", level, "--log-format", format].map(OsString::from));
+    if let Some(path) = &config.log.path {
+        arguments.extend(["--log-path".into(), absolute(path).into()]);
+    }
+    let (model_dir, deadline) = (config.store.model_dir.clone(), config.takeover_deadline);
+    keeper::Settings { model_dir, deadline, arguments }
+}
+
+/// The keeper works in another directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn watch(keeper: &Keeper) -> Result<AsyncFd<OwnedFd>, Error> {
+    let watch = || AsyncFd::register_with_interest(keeper.socket().try_clone_to_owned()?, Interest::READABLE);
+    watch().map_err(|source| Error::System { what: "watch the keeper", source })
+}
