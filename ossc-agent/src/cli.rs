@@ -52,14 +52,15 @@ pub fn run() -> Exit {
     };
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {
         Ok(config) => config,
-        Err(error) => return exit::report(&agent::Error::from(error)),
+        Err(error) => return exit::report(&agent::Error::from(error), false),
     };
     if let Err(error) = logging::start(&config.log) {
-        return exit::report(&agent::Error::from(error));
+        return exit::report(&error, false);
     }
+    let log_on_stderr = config.log.path.is_none();
     match agent::run(config) {
         Ok(outcome) => Exit::from(outcome),
-        Err(error) => exit::report(&error),
+        Err(error) => exit::report(&error, log_on_stderr),
     }
 }
 
@@ -70,10 +71,10 @@ fn run_keeper() -> Exit {
     };
     let log = Log { level: cli.log_level, format: cli.log_format, path: cli.log_path };
     if let Err(error) = logging::start(&log) {
-        return exit::report(&agent::Error::from(error));
+        return exit::report(&error, false);
     }
     match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {
         Ok(()) => Exit::from(agent::Outcome::Complete),
-        Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }),
+        Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }, true),
     }
 }

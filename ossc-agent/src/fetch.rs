@@ -15,6 +15,7 @@ mod rate;
 mod retry;
 mod source;
 mod sync;
+mod threads;
 mod transfer;
 mod worker;
 
@@ -35,16 +36,19 @@ use self::lanes::Lanes;
 use self::queue::Queue;
 use self::retry::Policy;
 use self::source::Source;
-use self::worker::{Connect, Shared, Threads};
+use self::threads::Threads;
+use self::worker::{Connect, Shared};
 use crate::base::{ByteRange, FileId, Lane};
 use crate::oss;
 use crate::store::Store;
 
 /// Most threads by default: at 100 Gbit/s, 16 move less than 1 GB/s each.
 const MAX_THREADS: u32 = 16;
-/// Connections a thread by default. One OSS connection gives some 100 MB/s at best, so that 16 threads fill
-/// 100 Gbit/s; more only queue on the link.
-const CONNECTIONS_PER_THREAD: NonZeroU32 = NonZeroU32::new(8).unwrap();
+/// Connections a thread by default: enough to fill a link whose connections are slow, few enough that a demand's
+/// connection has a fair share of it.
+const CONNECTIONS_PER_THREAD: u32 = 8;
+/// Most connections by default. Each has a buffer of 1 MiB, and the agent is to stay below 128 MiB.
+const MAX_CONNECTIONS: u32 = 96;
 /// Most bytes of one request by default: at this size requests a second are no cost, and a broken one is
 /// resumed anyway.
 const MAX_EXTENT: u64 = 32 << 20;
@@ -65,10 +69,12 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = u32::try_from(cpus).unwrap_or(MAX_THREADS).min(MAX_THREADS);
+        let threads = u32::try_from(cpus).unwrap_or(MAX_THREADS).clamp(1, MAX_THREADS);
+        let connections = CONNECTIONS_PER_THREAD.min(MAX_CONNECTIONS / threads);
+        let positive = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         Self {
-            threads: NonZeroU32::new(threads).unwrap_or(NonZeroU32::MIN),
-            connections_per_thread: CONNECTIONS_PER_THREAD,
+            threads: positive(threads),
+            connections_per_thread: positive(connections),
             sources: Vec::new(),
             max_extent: MAX_EXTENT,
         }
@@ -167,10 +173,11 @@ impl Fetcher {
     }
 
     fn want(&self, file: FileId, range: ByteRange, lane: Lane, done: Done) {
-        match self.shared.store.file(file) {
-            Some(known) if known.ready().covers(range) => done(Ok(())),
-            _ => self.shared.queue.want(file, range, lane, done),
+        let is_there = || self.shared.store.file(file).is_some_and(|file| file.ready().covers(range));
+        if is_there() {
+            return done(Ok(()));
         }
+        self.shared.queue.want(file, range, lane, is_there, done);
     }
 
     /// Expected to be wanted after what was planned before; fetched after all demands. Called by the agent.

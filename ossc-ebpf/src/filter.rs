@@ -8,14 +8,14 @@ use crate::maps::{CGROUPS, TARGETS, WATCHED, setting};
 
 /// The running thread.
 #[derive(Clone, Copy)]
-pub struct Thread {
+pub(crate) struct Thread {
     /// Process id in the upper half, thread id in the lower one: a key for maps.
-    pub id: u64,
+    pub(crate) id: u64,
 }
 
 impl Thread {
     /// The running thread if its process is a target.
-    pub fn of_target() -> Option<Self> {
+    pub(crate) fn of_target() -> Option<Self> {
         let thread = Self { id: bpf_get_current_pid_tgid() };
         let tgid = thread.tgid();
         let wanted = tgid != setting!(own_tgid)
@@ -24,20 +24,26 @@ impl Thread {
     }
 
     /// Its process.
-    pub fn tgid(self) -> u32 {
+    pub(crate) fn tgid(self) -> u32 {
         (self.id >> 32) as u32
     }
 
+    /// Itself.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    fn tid(self) -> u32 {
+        self.id as u32
+    }
+
     /// A record that this thread touched `file` now.
-    pub fn touches(self, file: u32, kind: u32) -> Record {
+    pub(crate) fn touches(self, file: u32, kind: u32) -> Record {
         // SAFETY: a helper without arguments.
         let at_ns = unsafe { bpf_ktime_get_ns() };
-        Record { at_ns, offset: 0, length: 0, address: 0, file, kind, tgid: self.tgid(), tid: self.id as u32 }
+        Record { at_ns, offset: 0, length: 0, address: 0, file, kind, tgid: self.tgid(), tid: self.tid() }
     }
 }
 
 /// Whether the process is in the target map.
-pub fn is_target(tgid: u32) -> bool {
+pub(crate) fn is_target(tgid: u32) -> bool {
     TARGETS.get_ptr(tgid).is_some()
 }
 
@@ -55,7 +61,7 @@ fn is_in_target_cgroup() -> bool {
 }
 
 /// The number under which user space watches the file, if it does.
-pub fn watched(inode: Inode) -> Option<u32> {
+pub(crate) fn watched(inode: Inode) -> Option<u32> {
     // SAFETY: a torn read cannot happen on a u32; a file unwatched meanwhile gives its old number.
     unsafe { WATCHED.get(inode) }.copied()
 }

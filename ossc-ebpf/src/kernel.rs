@@ -13,7 +13,7 @@ use crate::maps::setting;
 type Address = *const u8;
 
 /// The inode behind a file descriptor of the running thread.
-pub fn inode_of_descriptor(descriptor: u64) -> Option<Inode> {
+pub(crate) fn inode_of_descriptor(descriptor: u64) -> Option<Inode> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() } as Address;
     let files: Address = member(task, setting!(offsets.task_files))?;
@@ -23,8 +23,8 @@ pub fn inode_of_descriptor(descriptor: u64) -> Option<Inode> {
         return None;
     }
     let slots: Address = member(table, setting!(offsets.fdtable_fd))?;
-    let slot = descriptor as u32 * size_of::<Address>() as u32;
-    let file: Address = member(slots, slot)?;
+    let slot = usize::try_from(descriptor).ok()? * size_of::<Address>();
+    let file: Address = read(slots.wrapping_add(slot))?;
     if file.is_null() { None } else { inode_of_file(file) }
 }
 
@@ -37,23 +37,28 @@ fn inode_of_file(file: Address) -> Option<Inode> {
 }
 
 /// Process id of a `task_struct`.
-pub fn process_of_task(task: Address) -> Option<u32> {
+pub(crate) fn process_of_task(task: Address) -> Option<u32> {
     member(task, setting!(offsets.task_tgid))
 }
 
 /// Thread id of a `task_struct`.
-pub fn thread_of_task(task: Address) -> Option<u32> {
+pub(crate) fn thread_of_task(task: Address) -> Option<u32> {
     member(task, setting!(offsets.task_pid))
 }
 
 /// How many threads of the task's process have not exited.
-pub fn live_threads(task: Address) -> Option<u32> {
+pub(crate) fn live_threads(task: Address) -> Option<u32> {
     let signal: Address = member(task, setting!(offsets.task_signal))?;
     member(signal, setting!(offsets.signal_live))
 }
 
 /// Copies the member at `offset` of the structure at `base`.
 fn member<T>(base: Address, offset: u32) -> Option<T> {
+    read(base.wrapping_add(offset as usize))
+}
+
+/// Copies what is at an address.
+fn read<T>(address: Address) -> Option<T> {
     // SAFETY: the helper checks the address itself.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }.ok()
+    unsafe { bpf_probe_read_kernel(address.cast()) }.ok()
 }

@@ -15,13 +15,13 @@ use crate::syscall;
 const MAP_ANONYMOUS: u64 = 0x20;
 
 #[tracepoint]
-pub fn mmap_enter(ctx: TracePointContext) -> u32 {
+pub(crate) fn mmap_enter(ctx: TracePointContext) -> u32 {
     let _ = remember(&ctx);
     0
 }
 
 #[tracepoint]
-pub fn mmap_exit(ctx: TracePointContext) -> u32 {
+pub(crate) fn mmap_exit(ctx: TracePointContext) -> u32 {
     let _ = record(&ctx);
     0
 }
@@ -44,7 +44,7 @@ fn record(ctx: &TracePointContext) -> Option<()> {
     let thread = Thread::of_target()?;
     // SAFETY: only this thread writes the entry, and it is here.
     let mut record = *unsafe { MAPS_IN_FLIGHT.get(thread.id) }?;
-    let _ = MAPS_IN_FLIGHT.remove(thread.id);
+    MAPS_IN_FLIGHT.remove(thread.id).ok()?;
     record.address = syscall::result(ctx)?;
     send(&record);
     info!(

@@ -11,31 +11,32 @@ use ossc_common::{
 
 /// Processes (thread group ids) that are targets; the value says nothing.
 #[map]
-pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGETS_MAX, 0);
+pub(crate) static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGETS_MAX, 0);
 
 /// Cgroups whose processes are targets, in the first `Settings::cgroups` slots.
 #[map]
-pub static CGROUPS: CgroupArray = CgroupArray::with_max_entries(CGROUPS_MAX, 0);
+pub(crate) static CGROUPS: CgroupArray = CgroupArray::with_max_entries(CGROUPS_MAX, 0);
 
 /// Watched files and the number user space gave each.
 #[map]
-pub static WATCHED: HashMap<Inode, u32> = HashMap::with_max_entries(WATCHED_MAX, 0);
+pub(crate) static WATCHED: HashMap<Inode, u32> = HashMap::with_max_entries(WATCHED_MAX, 0);
 
 /// mmap(2) calls between entry and exit, by thread.
 #[map]
-pub static MAPS_IN_FLIGHT: LruHashMap<u64, Record> = LruHashMap::with_max_entries(MAPS_IN_FLIGHT_MAX, 0);
+pub(crate) static MAPS_IN_FLIGHT: LruHashMap<u64, Record> =
+    LruHashMap::with_max_entries(MAPS_IN_FLIGHT_MAX, 0);
 
 /// Records on their way to user space.
 #[map]
-pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
 /// What could not be recorded, by `LOST_` slot.
 #[map]
-pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES, 0);
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES, 0);
 
 /// Replaced by the loader before the programs are verified.
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings = Settings {
+pub(crate) static SETTINGS: Settings = Settings {
     own_tgid: 0,
     everybody: 0,
     cgroups: 0,
@@ -66,14 +67,14 @@ macro_rules! setting {
 pub(crate) use setting;
 
 /// Sends a record to user space, or counts that it could not.
-pub fn send(record: &Record) {
+pub(crate) fn send(record: &Record) {
     if RECORDS.output::<Record>(record, 0).is_err() {
         count_loss(LOST_RECORDS);
     }
 }
 
 /// Adds one to a loss counter.
-pub fn count_loss(slot: u32) {
+pub(crate) fn count_loss(slot: u32) {
     if let Some(count) = LOST.get_ptr_mut(slot) {
         // SAFETY: the slot of this processor; the program cannot be moved to another one while it runs.
         unsafe { *count += 1 };

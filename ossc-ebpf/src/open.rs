@@ -14,7 +14,7 @@ use crate::maps::send;
 use crate::syscall;
 
 #[tracepoint]
-pub fn open_exit(ctx: TracePointContext) -> u32 {
+pub(crate) fn open_exit(ctx: TracePointContext) -> u32 {
     let _ = record(&ctx);
     0
 }

@@ -13,7 +13,7 @@ const MAX_ERRNO: u64 = 4095;
 
 /// Argument `N` of the call, counted from 0; only in programs at a `sys_enter_`.
 #[inline(always)]
-pub fn argument<const N: usize>(ctx: &TracePointContext) -> u64 {
+pub(crate) fn argument<const N: usize>(ctx: &TracePointContext) -> u64 {
     let address = ctx.as_ptr().cast::<u8>().wrapping_add(VALUES + N * size_of::<u64>());
     // SAFETY: the verifier has checked the offset against the program type, attaching checks it against the
     // tracepoint.
@@ -21,7 +21,7 @@ pub fn argument<const N: usize>(ctx: &TracePointContext) -> u64 {
 }
 
 /// What the call returned, unless that is an error; only in programs at a `sys_exit_`.
-pub fn result(ctx: &TracePointContext) -> Option<u64> {
+pub(crate) fn result(ctx: &TracePointContext) -> Option<u64> {
     let result = argument::<0>(ctx);
     (result < u64::MAX - MAX_ERRNO + 1).then_some(result)
 }

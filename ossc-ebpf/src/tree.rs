@@ -13,7 +13,7 @@ use crate::maps::{TARGETS, count_loss};
 
 /// TP_PROTO(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h.
 #[raw_tracepoint]
-pub fn process_fork(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn process_fork(ctx: RawTracePointContext) -> i32 {
     let _ = adopt(ctx.arg(0), ctx.arg(1));
     0
 }
@@ -21,7 +21,7 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
 /// TP_PROTO(struct task_struct *task, ...), for each thread, after it has left the count of live ones
 /// (`do_exit` in kernel/exit.c).
 #[raw_tracepoint]
-pub fn process_exit(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn process_exit(ctx: RawTracePointContext) -> i32 {
     let _ = forget(ctx.arg(0));
     0
 }
@@ -41,8 +41,5 @@ fn adopt(parent: *const u8, child: *const u8) -> Option<()> {
 fn forget(task: *const u8) -> Option<()> {
     let process = process_of_task(task)?;
     // The first thread may end before the others; the process is gone when the last one is.
-    if is_target(process) && live_threads(task)? == 0 {
-        let _ = TARGETS.remove(process);
-    }
-    Some(())
+    if is_target(process) && live_threads(task)? == 0 { TARGETS.remove(process).ok() } else { None }
 }

@@ -1,22 +1,15 @@
 //! Reads the agent's JSON log (`--log-format json`), one event a line as tracing-subscriber writes it:
-//! `{"timestamp": "...", "level": "INFO", "fields": {"message": "...", ...}, ...}`. Lines that are no
-//! such event belong to the program the agent runs, and are left to the caller.
+//! `{"timestamp": "...", "level": "INFO", "message": "...", "target": "...", ...}`, the event's own fields
+//! beside these. Lines that are no such event belong to the program the agent runs, and are left to the caller.
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// The list of objects has arrived.
-pub(crate) const LISTED: &str = "objects listed";
-/// Every file is there under its name, gated.
-pub(crate) const VISIBLE: &str = "files visible";
-/// A reader asked for bytes that are not there yet.
-pub(crate) const HELD: &str = "reader held";
-/// Its bytes are there, or cannot be had.
-pub(crate) const RELEASED: &str = "reader released";
-/// One file is complete and verified.
-pub(crate) const FILE_COMPLETE: &str = "file complete";
-/// All are; the gate is gone.
+/// Every object of the model is complete and verified; the gate is gone.
 pub(crate) const ALL_COMPLETE: &str = "all files complete";
 
 /// One event.
@@ -24,8 +17,16 @@ pub(crate) const ALL_COMPLETE: &str = "all files complete";
 pub(crate) struct Event {
     /// When it was logged.
     pub(crate) timestamp: Timestamp,
-    /// `message` and the event's own fields.
-    fields: Map<String, Value>,
+    /// `INFO`, `WARN` and so on.
+    level: String,
+    /// What happened.
+    pub(crate) message: String,
+    /// Module that logged it.
+    #[serde(rename = "target")]
+    _target: String,
+    /// The event's own fields, by name.
+    #[serde(flatten)]
+    fields: BTreeMap<String, Value>,
 }
 
 impl Event {
@@ -34,17 +35,28 @@ impl Event {
         serde_json::from_str(line).ok()
     }
 
-    /// What happened.
-    pub(crate) fn message(&self) -> &str {
-        self.fields.get("message").and_then(Value::as_str).unwrap_or_default()
+    /// Whether it tells of trouble.
+    pub(crate) fn is_bad(&self) -> bool {
+        matches!(self.level.as_str(), "WARN" | "ERROR")
     }
+}
 
-    /// Everything but the message, as name and printable value.
-    pub(crate) fn details(&self) -> impl Iterator<Item = (&str, String)> {
-        self.fields.iter().filter(|(name, _)| *name != "message").map(|(name, value)| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            (name.as_str(), text)
-        })
+/// The message and the event's own fields. Of a path only the last part is shown: all are below the
+/// directory of one run.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        // `log.` marks where a line of the eBPF programs was written.
+        for (name, value) in self.fields.iter().filter(|(name, _)| !name.starts_with("log.")) {
+            match value.as_str() {
+                Some(path) if path.starts_with('/') => {
+                    write!(f, "  {name}={}", path.rsplit('/').next().unwrap_or(path))
+                }
+                Some(text) => write!(f, "  {name}={text}"),
+                None => write!(f, "  {name}={value}"),
+            }?;
+        }
+        Ok(())
     }
 }
 
@@ -55,13 +67,13 @@ mod tests {
     #[test]
     fn an_event_is_told_from_other_lines() {
         let event = Event::parse(
-            r#"{"timestamp":"2025-01-02T03:04:05.678901Z","level":"INFO","fields":{"message":"file complete","file":"a b.gguf","bytes":12},"target":"ossc_agent::agent"}"#,
+            r#"{"timestamp":"2025-01-02T03:04:05.678901Z","level":"INFO","message":"file complete","file":"a b.gguf","bytes":12,"log.line":3,"target":"ossc_agent::agent"}"#,
         )
         .unwrap();
-        assert_eq!(event.message(), "file complete");
+        assert_eq!(event.message, "file complete");
+        assert!(!event.is_bad());
         assert_eq!(event.timestamp.as_microsecond(), 1_735_787_045_678_901);
-        let details: Vec<_> = event.details().collect();
-        assert_eq!(details, [("bytes", "12".to_owned()), ("file", "a b.gguf".to_owned())]);
+        assert_eq!(event.to_string(), "file complete  bytes=12  file=a b.gguf");
         assert!(Event::parse("llama.cpp: loading").is_none());
         assert!(Event::parse("{\"text\": 1}").is_none());
     }

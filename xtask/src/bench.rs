@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long)]
     quick: bool,
     /// Connections of each contender
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     connections: u32,
     /// Directory on the file system to measure (default: target/bench)
     #[arg(long, value_name = "DIR")]
@@ -146,7 +146,7 @@ fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> Str
          ## Load over unshaped loopback\n\n\
          {files} files of {} MiB from the local test server over plain HTTP, {connections} connections, to files that do \
          not exist yet, from the start of the process to the last byte complete and verified. The floor is a C program \
-         that receives and writes the same bytes and does nothing else (`xtask/bench/floor.c`), timed from its first \
+         that receives and writes the same bytes and does nothing else ([floor.c](../../xtask/bench/floor.c)), timed from its first \
          connection. Client and server share the machine's processors in both cases; CPU time is the client's alone, \
          for the agent with its start-up.\n\n\
          {}",

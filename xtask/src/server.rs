@@ -49,13 +49,15 @@ impl Server {
     /// Starts it and waits until it says that it listens.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
         let mut command = cmd::tied(cmd::root().join("target/release/oss-server"));
-        command.args(["--listen", "127.0.0.1:0", "--bucket", BUCKET]);
+        command.args(["--listen", "127.0.0.1:0", "--bucket", BUCKET, "--region", REGION]);
         command.args(["--access-key", &format!("{KEY_ID}:{KEY_SECRET}")]);
         if let Some(directory) = &settings.directory {
             command.arg("--dir").arg(directory);
         }
         for (key, bytes) in &settings.synthetic {
-            command.args(["--synthetic", &format!("{key}={bytes}")]);
+            // Tiled objects are sent from memory, so the server costs as little as the floor's; with a checksum,
+            // so that the agent has the work it has with OSS.
+            command.args(["--synthetic", &format!("{key}={bytes},tiled,crc")]);
         }
         if let Some(rate) = settings.rate {
             command.args(["--rate", &rate.to_string()]);

@@ -5,12 +5,14 @@
 //! and only this process holds its readers.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::Notify;
 
 use super::Error;
 use crate::config::{Config, LogFormat, LogLevel};
@@ -23,8 +25,8 @@ use crate::store::{File, Inode, Store};
 pub(super) struct Guard {
     gate: Gate,
     keeper: Keeper,
-    /// Readable when the keeper has ended.
-    ended: AsyncFd<OwnedFd>,
+    /// Told when the keeper has ended.
+    ended: Arc<Notify>,
 }
 
 impl Guard {
@@ -86,11 +88,7 @@ impl Guard {
 
     /// Returns when the keeper has ended. Cancel safe.
     pub(super) async fn keeper_ended(&self) {
-        // Only for a descriptor that cannot be polled, which a socket can.
-        if let Err(error) = self.ended.ready(Interest::READABLE).await {
-            tracing::error!(%error, "cannot tell whether the keeper lives");
-            std::future::pending().await
-        }
+        self.ended.notified().await;
     }
 
     /// Starts another keeper.
@@ -98,6 +96,11 @@ impl Guard {
         self.keeper.replace(&incomplete(store))?;
         self.ended = watch(&self.keeper)?;
         Ok(())
+    }
+
+    /// Has `keeper_ended` return again, after a replacement that failed.
+    pub(super) fn retry_keeper(&self) {
+        self.ended.notify_one();
     }
 
     /// Fails who waits, and leaves the rest to the keeper. The files that are not complete are hidden.
@@ -146,7 +149,18 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn watch(keeper: &Keeper) -> Result<AsyncFd<OwnedFd>, Error> {
-    let watch = || AsyncFd::register_with_interest(keeper.socket().try_clone_to_owned()?, Interest::READABLE);
+/// Told when the keeper has ended. A thread waits for that: tokio has no safe way to poll such a socket.
+fn watch(keeper: &Keeper) -> Result<Arc<Notify>, Error> {
+    let watch = || -> io::Result<Arc<Notify>> {
+        let socket = keeper.socket().try_clone_to_owned()?;
+        let ended = Arc::new(Notify::new());
+        let told = Arc::clone(&ended);
+        std::thread::Builder::new().name("ossc-keeper".into()).spawn(move || {
+            let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            while let Err(Errno::EINTR | Errno::EAGAIN) = poll(&mut fds, PollTimeout::NONE) {}
+            told.notify_one();
+        })?;
+        Ok(ended)
+    };
     watch().map_err(|source| Error::System { what: "watch the keeper", source })
 }

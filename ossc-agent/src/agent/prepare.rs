@@ -54,7 +54,13 @@ async fn lay_out(
     started: Instant,
 ) -> Result<Store, Error> {
     let objects = if config.offline {
-        store::recorded(&config.store.model_dir)?
+        let mut objects = store::recorded(&config.store.model_dir)?;
+        // Another model may be in the directory, too.
+        objects.retain(|object| object.key.starts_with(&config.oss.prefix));
+        if objects.is_empty() {
+            return Err(Error::NothingRecorded { model_dir: config.store.model_dir.clone() });
+        }
+        objects
     } else {
         let began = Instant::now();
         let objects = client.list().await?;

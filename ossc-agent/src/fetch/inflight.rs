@@ -5,13 +5,14 @@
 use std::ops::Range;
 
 use super::Done;
-use crate::base::{BlockIndex, FileId};
+use crate::base::{BlockIndex, FileId, Lane};
 
 /// One reader, or one of the agent's own interests.
 struct Waiter {
     blocks: Range<u32>,
     /// Blocks of it that are not ready; never 0 in the list.
     missing: u32,
+    lane: Lane,
     done: Done,
 }
 
@@ -20,17 +21,15 @@ struct Waiter {
 #[derive(Default)]
 pub(super) struct Waiters {
     by_file: Vec<Vec<Waiter>>,
-    count: usize,
 }
 
 impl Waiters {
-    /// Calls `done` later: `missing` (at least 1) of these blocks are not ready.
-    pub(super) fn add(&mut self, file: FileId, blocks: Range<u32>, missing: u32, done: Done) {
+    /// Calls `done` later: `missing` (at least 1) of these blocks are not ready. `lane` is how they are wanted.
+    pub(super) fn add(&mut self, file: FileId, blocks: Range<u32>, missing: u32, lane: Lane, done: Done) {
         if self.by_file.len() <= file.index() {
             self.by_file.resize_with(file.index() + 1, Vec::new);
         }
-        self.by_file[file.index()].push(Waiter { blocks, missing, done });
-        self.count += 1;
+        self.by_file[file.index()].push(Waiter { blocks, missing, lane, done });
     }
 
     /// A block arrived: whoever missed only this one is done.
@@ -44,39 +43,36 @@ impl Waiters {
         })
     }
 
-    /// These blocks are lost: exactly those who need one of them are done.
-    pub(super) fn blocks_lost(&mut self, file: FileId, blocks: &Range<u32>) -> Vec<Done> {
-        self.remove_if(file, |waiter| overlap(&waiter.blocks, blocks))
+    /// A block is lost: exactly those who need it are done.
+    pub(super) fn block_lost(&mut self, file: FileId, block: BlockIndex) -> Vec<Done> {
+        self.remove_if(file, |waiter| waiter.blocks.contains(&block.0))
+    }
+
+    /// All blocks of a file are lost.
+    pub(super) fn file_lost(&mut self, file: FileId) -> Vec<Done> {
+        self.remove_if(file, |_| true)
     }
 
     /// Everyone, at the end.
     pub(super) fn take_all(&mut self) -> Vec<Done> {
-        self.count = 0;
         self.by_file.drain(..).flatten().map(|waiter| waiter.done).collect()
     }
 
-    /// Whether anyone waits for one of these blocks.
-    pub(super) fn want(&self, file: FileId, blocks: &Range<u32>) -> bool {
-        self.by_file
-            .get(file.index())
-            .is_some_and(|waiters| waiters.iter().any(|waiter| overlap(&waiter.blocks, blocks)))
+    /// What is waited for in a file, in order of arrival.
+    pub(super) fn of_file(&self, file: FileId) -> impl Iterator<Item = (Range<u32>, Lane)> {
+        let waiters = self.by_file.get(file.index()).map_or(&[][..], Vec::as_slice);
+        waiters.iter().map(|waiter| (waiter.blocks.clone(), waiter.lane))
     }
 
-    /// How many wait.
-    pub(super) fn count(&self) -> usize {
-        self.count
+    /// How many readers wait.
+    pub(super) fn readers(&self) -> usize {
+        self.by_file.iter().flatten().filter(|waiter| waiter.lane == Lane::Demand).count()
     }
 
     fn remove_if(&mut self, file: FileId, is_done: impl FnMut(&mut Waiter) -> bool) -> Vec<Done> {
         let Some(waiters) = self.by_file.get_mut(file.index()) else { return Vec::new() };
-        let done: Vec<Done> = waiters.extract_if(.., is_done).map(|waiter| waiter.done).collect();
-        self.count -= done.len();
-        done
+        waiters.extract_if(.., is_done).map(|waiter| waiter.done).collect()
     }
-}
-
-fn overlap(one: &Range<u32>, other: &Range<u32>) -> bool {
-    one.start < other.end && other.start < one.end
 }
 
 #[cfg(test)]
@@ -102,7 +98,7 @@ mod tests {
         fn add(&mut self, name: u32, file: u32, blocks: Range<u32>, missing: u32) {
             let tell = self.tell.clone();
             let done: Done = Box::new(move |_: Result<(), Failure>| tell.send(name).unwrap());
-            self.waiters.add(FileId(file), blocks, missing, done);
+            self.waiters.add(FileId(file), blocks, missing, Lane::Demand, done);
         }
 
         fn told(&self, done: Vec<Done>) -> Vec<u32> {
@@ -122,24 +118,24 @@ mod tests {
             let done = readers.waiters.block_ready(FileId(0), BlockIndex(block));
             assert_eq!(readers.told(done), told, "block {block}");
         }
-        assert_eq!(readers.waiters.count(), 1);
+        assert_eq!(readers.waiters.readers(), 1);
         let rest = readers.waiters.take_all();
         assert_eq!(readers.told(rest), [3]);
-        assert_eq!(readers.waiters.count(), 0);
+        assert_eq!(readers.waiters.readers(), 0);
     }
 
     #[test]
-    fn lost_blocks_end_exactly_those_who_need_them() {
+    fn a_lost_block_ends_exactly_those_who_need_it() {
         let mut readers = Readers::new();
         readers.add(1, 0, 0..4, 4);
         readers.add(2, 0, 4..8, 4);
         readers.add(3, 0, 6..7, 1);
         readers.add(4, 1, 0..8, 8);
-        assert!(readers.waiters.want(FileId(0), &(5..6)));
-        let done = readers.waiters.blocks_lost(FileId(0), &(4..6));
+        let done = readers.waiters.block_lost(FileId(0), BlockIndex(5));
         assert_eq!(readers.told(done), [2]);
-        assert!(!readers.waiters.want(FileId(0), &(5..6)));
-        assert!(!readers.waiters.want(FileId(9), &(0..1)));
-        assert_eq!(readers.waiters.count(), 3);
+        let left: Vec<_> = readers.waiters.of_file(FileId(0)).collect();
+        assert_eq!(left, [(0..4, Lane::Demand), (6..7, Lane::Demand)]);
+        assert_eq!(readers.waiters.of_file(FileId(9)).count(), 0);
+        assert_eq!(readers.waiters.readers(), 3);
     }
 }

@@ -12,65 +12,25 @@
 //! A block is handed out once, whoever wants it; a failed one becomes missing again, and its file rests: only a
 //! reader's demand fetches from a resting file. Who waits for a block is `inflight`'s business.
 
+mod file_work;
+
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Instant;
 
+use self::file_work::FileWork;
 use crate::base::{BlockIndex, Extent, FileId, Lane, Layout};
 
 /// Longest demand that counts as short, in bytes. Reads of loaders are 4 KiB to 16 MiB, sometimes one call a
 /// tensor (hundreds of MiB); mappings are whole files.
 const SHORT_DEMAND: u64 = 32 << 20;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Missing,
-    InFlight,
-    Ready,
-}
-
 /// Adjacent blocks somebody asked for and that have not been looked at yet.
 #[derive(Debug)]
 struct Wanted {
     file: FileId,
     blocks: Range<u32>,
-}
-
-#[derive(Debug)]
-struct FileWork {
-    layout: Layout,
-    states: Vec<State>,
-    /// Blocks in state `Missing`.
-    missing: u32,
-    /// Blocks in state `Ready`.
-    ready: u32,
-    /// No block before this one is missing.
-    first_missing: u32,
-    /// After a failure: only demands are served before this time.
-    rests_until: Option<Instant>,
-    /// Lost for good: nothing is handed out any more.
-    closed: bool,
-}
-
-impl FileWork {
-    /// Hands out the first run of missing blocks `within`, at most `max` of them.
-    fn claim(&mut self, within: Range<u32>, max: u32) -> Option<Range<u32>> {
-        let end = within.end.min(self.layout.block_count());
-        let states = self.states.get_mut(within.start as usize..end as usize)?;
-        let skip = states.iter().position(|state| *state == State::Missing)?;
-        let run =
-            states[skip..].iter().take(max as usize).take_while(|state| **state == State::Missing).count();
-        states[skip..skip + run].fill(State::InFlight);
-        let count = |blocks: usize| u32::try_from(blocks).unwrap_or(u32::MAX);
-        let start = within.start + count(skip);
-        self.missing -= count(run);
-        Some(start..start + count(run))
-    }
-
-    fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| now < until)
-    }
 }
 
 /// The lanes and the blocks. Files are numbered in the order they were added.
@@ -109,43 +69,26 @@ impl Lanes {
 
     /// Adds the next file, some of whose blocks may be there from an earlier run.
     pub(super) fn add_file(&mut self, layout: Layout, is_ready: impl Fn(BlockIndex) -> bool) {
-        let states: Vec<State> = (0..layout.block_count())
-            .map(|block| if is_ready(BlockIndex(block)) { State::Ready } else { State::Missing })
-            .collect();
-        let mut file = FileWork {
-            layout,
-            states,
-            missing: 0,
-            ready: 0,
-            first_missing: 0,
-            rests_until: None,
-            closed: false,
-        };
-        for (block, state) in (0..).zip(&file.states) {
-            match state {
-                State::Ready => {
-                    file.ready += 1;
-                    self.ready_bytes += layout.range_of(BlockIndex(block)).len();
-                }
-                _ => file.missing += 1,
-            }
-        }
-        self.missing += u64::from(file.missing);
+        let file = FileWork::new(layout, is_ready);
+        self.missing += u64::from(file.missing());
+        self.ready_bytes += file.ready_bytes();
         self.total_bytes += layout.size();
         self.files.push(file);
     }
 
-    /// Readers wait for these blocks.
-    pub(super) fn demand(&mut self, file: FileId, blocks: Range<u32>) {
+    /// Somebody wants these blocks: a held reader (Demand), or the order (Planned, after what was planned
+    /// before). The background needs no asking.
+    pub(super) fn want(&mut self, file: FileId, blocks: Range<u32>, lane: Lane) {
         let Some(work) = self.files.get(file.index()) else { return };
-        let short = work.layout.range_of_blocks(blocks.clone()).len() <= SHORT_DEMAND;
-        let line = if short { &mut self.short } else { &mut self.long };
+        let line = match lane {
+            Lane::Demand if work.layout().range_of_blocks(blocks.clone()).len() <= SHORT_DEMAND => {
+                &mut self.short
+            }
+            Lane::Demand => &mut self.long,
+            Lane::Planned => &mut self.planned,
+            Lane::Background => return,
+        };
         line.push_back(Wanted { file, blocks });
-    }
-
-    /// These blocks are expected to be wanted after those planned before.
-    pub(super) fn plan(&mut self, file: FileId, blocks: Range<u32>) {
-        self.planned.push_back(Wanted { file, blocks });
     }
 
     /// Lets everything be fetched that nobody asked for.
@@ -158,7 +101,7 @@ impl Lanes {
         for line in [&mut self.short, &mut self.long] {
             // A reader waits for the last byte of its range, so every connection takes a share of it.
             if let Some(extent) = take_wanted(&mut self.files, line, None, |work, left| {
-                reach_in_blocks(reach, work.layout).min(left.div_ceil(self.connections.get()))
+                reach_in_blocks(reach, work.layout()).min(left.div_ceil(self.connections.get()))
             }) {
                 self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
                 return Some((extent, Lane::Demand));
@@ -167,7 +110,7 @@ impl Lanes {
         // Towards the end extents shrink, so that all connections finish at the same time.
         let share =
             u32::try_from(self.missing / u64::from(self.connections.get())).unwrap_or(u32::MAX).max(1);
-        let max = |work: &FileWork| reach_in_blocks(reach, work.layout).min(share);
+        let max = |work: &FileWork| reach_in_blocks(reach, work.layout()).min(share);
         let (extent, lane) = take_wanted(&mut self.files, &mut self.planned, Some(now), |work, _| max(work))
             .map(|extent| (extent, Lane::Planned))
             .or_else(|| {
@@ -182,90 +125,59 @@ impl Lanes {
 
     /// When a resting file may be fetched from again, if one has anything to fetch.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        if self.missing == 0 {
-            return None;
-        }
-        self.files
-            .iter()
-            .filter(|file| file.missing > 0 && !file.closed)
-            .filter_map(|file| file.rests_until)
-            .min()
+        let resting =
+            || self.files.iter().filter(|file| file.missing() > 0).filter_map(FileWork::rests_until);
+        (self.missing > 0).then(|| resting().min()).flatten()
     }
 
     /// A block that was handed out is there. True if it was the last one of its file.
     pub(super) fn block_ready(&mut self, file: FileId, block: BlockIndex) -> bool {
-        let Some(work) = self.files.get_mut(file.index()) else { return false };
-        let Some(state @ State::InFlight) = work.states.get_mut(block.0 as usize) else { return false };
-        *state = State::Ready;
-        work.ready += 1;
-        work.rests_until = None;
-        self.ready_bytes += work.layout.range_of(block).len();
-        work.ready == work.layout.block_count()
+        self.change(file, |work| work.block_ready(block)).unwrap_or(false)
     }
 
     /// Blocks that were handed out could not be had: they are missing again, and their file rests.
     pub(super) fn put_back(&mut self, extent: &Extent, rests_until: Instant) {
-        let Some(work) = self.files.get_mut(extent.file.index()) else { return };
-        work.rests_until = Some(rests_until);
-        for block in extent.blocks.clone() {
-            if let Some(state @ State::InFlight) = work.states.get_mut(block as usize) {
-                *state = State::Missing;
-                work.missing += 1;
-                work.first_missing = work.first_missing.min(block);
-                if !work.closed {
-                    self.missing += 1;
-                }
-            }
-        }
+        self.change(extent.file, |work| work.put_back(extent.blocks.clone(), rests_until));
         self.background_file = self.background_file.min(extent.file.index());
     }
 
-    /// The bytes of a full file turned out wrong: all of its blocks are missing again.
+    /// The bytes of a full file are gone or turned out wrong: all of its blocks are missing again.
     pub(super) fn forget(&mut self, file: FileId) {
-        let Some(work) = self.files.get_mut(file.index()) else { return };
-        for (block, state) in (0..).zip(&mut work.states) {
-            if *state == State::Ready {
-                *state = State::Missing;
-                work.ready -= 1;
-                work.missing += 1;
-                self.ready_bytes -= work.layout.range_of(BlockIndex(block)).len();
-                if !work.closed {
-                    self.missing += 1;
-                }
-            }
-        }
-        work.first_missing = 0;
+        self.change(file, FileWork::forget);
         self.background_file = self.background_file.min(file.index());
     }
 
-    /// The file is lost for good.
+    /// The file is lost for good: nothing is handed out any more.
     pub(super) fn close(&mut self, file: FileId) {
-        let Some(work) = self.files.get_mut(file.index()) else { return };
-        if !work.closed {
-            work.closed = true;
-            self.missing -= u64::from(work.missing);
-        }
-        self.retain_demands(file, |_| false);
+        self.change(file, FileWork::close);
+        self.drop_demands(file);
     }
 
-    /// Drops the demands on `file` that nobody waits for any more.
-    pub(super) fn retain_demands(&mut self, file: FileId, mut is_wanted: impl FnMut(&Range<u32>) -> bool) {
+    /// Changes a file and keeps the sums.
+    fn change<R>(&mut self, file: FileId, change: impl FnOnce(&mut FileWork) -> R) -> Option<R> {
+        let work = self.files.get_mut(file.index())?;
+        let (missing, ready_bytes) = (work.missing(), work.ready_bytes());
+        let result = change(work);
+        self.missing = self.missing - u64::from(missing) + u64::from(work.missing());
+        self.ready_bytes = self.ready_bytes - ready_bytes + work.ready_bytes();
+        Some(result)
+    }
+
+    /// Drops all demands on `file`: those that still stand are made again.
+    pub(super) fn drop_demands(&mut self, file: FileId) {
         for line in [&mut self.short, &mut self.long] {
-            line.retain(|wanted| wanted.file != file || is_wanted(&wanted.blocks));
+            line.retain(|wanted| wanted.file != file);
         }
     }
 
     /// How many of these blocks are not ready.
     pub(super) fn unready(&self, file: FileId, blocks: Range<u32>) -> u32 {
-        let states = self.files.get(file.index()).and_then(|work| work.states.get(as_indices(&blocks)));
-        let unready =
-            states.map_or(0, |states| states.iter().filter(|state| **state != State::Ready).count());
-        u32::try_from(unready).unwrap_or(u32::MAX)
+        self.files.get(file.index()).map_or(0, |work| work.unready(blocks))
     }
 
     /// How the file divides into blocks.
     pub(super) fn layout(&self, file: FileId) -> Option<Layout> {
-        self.files.get(file.index()).map(|work| work.layout)
+        self.files.get(file.index()).map(FileWork::layout)
     }
 
     /// Bytes of ready blocks.
@@ -277,10 +189,6 @@ impl Lanes {
     pub(super) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
-}
-
-fn as_indices(blocks: &Range<u32>) -> Range<usize> {
-    blocks.start as usize..blocks.end as usize
 }
 
 /// Whole blocks in `reach` bytes, at least one.
@@ -298,8 +206,7 @@ fn take_wanted(
 ) -> Option<Extent> {
     let mut at = 0;
     while let Some(wanted) = line.get_mut(at) {
-        let work = files.get_mut(wanted.file.index()).filter(|work| !work.closed);
-        if let Some(work) = work {
+        if let Some(work) = files.get_mut(wanted.file.index()) {
             if now.is_some_and(|now| work.rests(now)) {
                 at += 1;
                 continue;
@@ -323,15 +230,13 @@ fn take_background(
     now: Instant,
     max: impl Fn(&FileWork) -> u32,
 ) -> Option<Extent> {
-    let has_work = |work: &FileWork| work.missing > 0 && !work.closed;
-    while files.get(*first).is_some_and(|work| !has_work(work)) {
+    while files.get(*first).is_some_and(|work| work.missing() == 0) {
         *first += 1;
     }
     let (at, work) =
-        files.iter_mut().enumerate().skip(*first).find(|(_, work)| has_work(work) && !work.rests(now))?;
+        files.iter_mut().enumerate().skip(*first).find(|(_, work)| work.missing() > 0 && !work.rests(now))?;
     let max = max(work);
-    let blocks = work.claim(work.first_missing..work.layout.block_count(), max)?;
-    work.first_missing = blocks.end;
+    let blocks = work.claim_first(max)?;
     Some(Extent { file: FileId(u32::try_from(at).ok()?), blocks })
 }
 

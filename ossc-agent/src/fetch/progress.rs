@@ -15,8 +15,8 @@ pub struct Progress {
     pub bytes_ready: u64,
     /// What this run has done.
     pub counts: Counts,
-    /// Ranges that are waited for, by held readers and by the agent itself.
-    pub waiting: usize,
+    /// Demands not answered yet: calls of readers that are held.
+    pub readers: usize,
 }
 
 /// Totals since the start of this run.
@@ -30,7 +30,7 @@ pub struct Counts {
     pub retries: u64,
     /// Replies that said to slow down (QPS or bandwidth limit); part of `retries`.
     pub slow_downs: u64,
-    /// Extents given up for good.
+    /// Blocks given up, after all tries.
     pub failures: u64,
     /// Extents handed out for demand, planned and background.
     extents: [u64; 3],

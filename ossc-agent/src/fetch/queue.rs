@@ -70,7 +70,16 @@ impl Queue {
     }
 
     /// Calls `done` when every block of `range` is there or one is lost; `lane` Demand or Planned fetches it.
-    pub(super) fn want(&self, file: FileId, range: ByteRange, lane: Lane, done: Done) {
+    /// `is_there` asks the store, which may have forgotten a full file meanwhile (wrong bytes, or a disk that
+    /// lost some); the lanes then learn it here, before a reader is let in.
+    pub(super) fn want(
+        &self,
+        file: FileId,
+        range: ByteRange,
+        lane: Lane,
+        is_there: impl Fn() -> bool,
+        done: Done,
+    ) {
         let now = self.state.with(|state| {
             let Some(layout) = state.lanes.layout(file) else {
                 return Some((done, Err(Failure::new(Cause::UnknownFile(file)))));
@@ -79,19 +88,19 @@ impl Queue {
                 return Some((done, Err(failure.clone())));
             }
             let blocks = layout.blocks_of(range);
-            let missing = state.lanes.unready(file, blocks.clone());
+            let mut missing = state.lanes.unready(file, blocks.clone());
             if missing == 0 {
-                return Some((done, Ok(())));
+                if is_there() {
+                    return Some((done, Ok(())));
+                }
+                state.lanes.forget(file);
+                missing = state.lanes.unready(file, blocks.clone());
             }
             if state.closing {
                 return Some((done, Err(Failure::new(Cause::ShuttingDown))));
             }
-            state.waiters.add(file, blocks.clone(), missing, done);
-            if lane == Lane::Demand {
-                state.lanes.demand(file, blocks);
-            } else {
-                state.lanes.plan(file, blocks);
-            }
+            state.waiters.add(file, blocks.clone(), missing, lane, done);
+            state.lanes.want(file, blocks, lane);
             None
         });
         match now {
@@ -104,7 +113,7 @@ impl Queue {
     pub(super) fn plan(&self, file: FileId, range: ByteRange) {
         self.state.with(|state| {
             if let Some(layout) = state.lanes.layout(file) {
-                state.lanes.plan(file, layout.blocks_of(range));
+                state.lanes.want(file, layout.blocks_of(range), Lane::Planned);
             }
         });
         self.signal.one();
@@ -166,14 +175,18 @@ impl Queue {
         });
     }
 
-    /// Blocks that were handed out are lost for those who wait for them now. A later demand tries again.
-    pub(super) fn extent_lost(&self, lost: &Extent, failure: &Failure) {
+    /// An extent got stuck at its first block: that one is lost to those who wait for it now, a later demand
+    /// tries again. The blocks behind it go back to the lanes; who waits for one of them has a try of his own.
+    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure) {
+        let file = left.file;
         let done = self.state.with(|state| {
             state.counts.failures += 1;
-            state.lanes.put_back(lost, Instant::now() + REST);
-            let done = state.waiters.blocks_lost(lost.file, &lost.blocks);
-            let waiters = &state.waiters;
-            state.lanes.retain_demands(lost.file, |blocks| waiters.want(lost.file, blocks));
+            state.lanes.put_back(left, Instant::now() + REST);
+            let done = state.waiters.block_lost(file, BlockIndex(left.blocks.start));
+            state.lanes.drop_demands(file);
+            for (blocks, lane) in state.waiters.of_file(file) {
+                state.lanes.want(file, blocks, lane);
+            }
             done
         });
         finish(done, &Err(failure.clone()));
@@ -185,28 +198,32 @@ impl Queue {
             state.lanes.close(file);
             let first = !state.lost.contains_key(&file);
             state.lost.entry(file).or_insert_with(|| failure.clone());
-            (first, state.waiters.blocks_lost(file, &(0..u32::MAX)))
+            (first, state.waiters.file_lost(file))
         });
         finish(done, &Err(failure.clone()));
         first
     }
 
-    /// The bytes of a full file are wrong, and the store has forgotten them: fetches it again, ahead of the
-    /// background. False if that has been tried before.
-    pub(super) fn refetch(&self, file: FileId) -> bool {
-        let first = self.state.with(|state| {
+    /// The bytes of a full file are wrong. True the first time.
+    pub(super) fn mismatched(&self, file: FileId) -> bool {
+        self.state.with(|state| {
+            let first = !state.mismatched.contains(&file);
+            if first {
+                state.mismatched.push(file);
+            }
+            first
+        })
+    }
+
+    /// The store has forgotten a full file: fetches it again, ahead of the background, unless it is lost.
+    pub(super) fn forgotten(&self, file: FileId) {
+        self.state.with(|state| {
             state.lanes.forget(file);
-            if state.mismatched.contains(&file) {
-                return false;
-            }
-            state.mismatched.push(file);
             if let Some(layout) = state.lanes.layout(file) {
-                state.lanes.plan(file, 0..layout.block_count());
+                state.lanes.want(file, 0..layout.block_count(), Lane::Planned);
             }
-            true
         });
         self.signal.one();
-        first
     }
 
     /// Hands out nothing more but the sealing of full files.
@@ -227,7 +244,7 @@ impl Queue {
             bytes_total: state.lanes.total_bytes(),
             bytes_ready: state.lanes.ready_bytes(),
             counts: state.counts.clone(),
-            waiting: state.waiters.count(),
+            readers: state.waiters.readers(),
         })
     }
 }
@@ -236,5 +253,68 @@ impl Queue {
 fn finish(done: Vec<Done>, result: &Result<(), Failure>) {
     for done in done {
         done(result.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::base::{BlockSize, Layout};
+
+    const BLOCKS: u32 = 2000;
+    /// Far longer than any answer takes; a lost wake-up never comes.
+    const LOST: Duration = Duration::from_secs(60);
+
+    /// Takes work from four tasks on one thread, and fetches it in no time.
+    fn consume(queue: &Queue) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let task = || async {
+            loop {
+                match queue.next(0).await {
+                    Work::Fetch(extent, _) => {
+                        for block in extent.blocks {
+                            queue.block_ready(extent.file, BlockIndex(block));
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                    Work::Seal(_) => {}
+                    Work::Stop => return,
+                }
+            }
+        };
+        runtime.block_on(async { tokio::join!(task(), task(), task(), task()) });
+    }
+
+    #[test]
+    fn no_wakeup_is_lost_and_no_waiter_forgotten() {
+        let mut lanes = Lanes::new(NonZeroU32::new(12).unwrap());
+        let size = u64::from(BLOCKS) * BlockSize::MIN.bytes();
+        lanes.add_file(Layout::new(size, BlockSize::MIN).unwrap(), |_| false);
+        let queue = Queue::new(lanes, VecDeque::new());
+        // One reader after the other asks for a few blocks, so that the tasks go idle again and again.
+        let read = |seed| {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            for _ in 0..BLOCKS / 2 {
+                let start = rng.u64(..size);
+                let range = ByteRange::new(start, start + rng.u64(1..5) * BlockSize::MIN.bytes());
+                let (tell, told) = mpsc::channel();
+                let done = Box::new(move |result: Result<(), Failure>| tell.send(result.is_ok()).unwrap());
+                queue.want(FileId(0), range, Lane::Demand, || true, done);
+                assert_eq!(told.recv_timeout(LOST), Ok(true));
+            }
+        };
+        std::thread::scope(|scope| {
+            let consumers: Vec<_> = (0..3).map(|_| scope.spawn(|| consume(&queue))).collect();
+            let readers: Vec<_> = (0..4).map(|seed| scope.spawn(move || read(seed))).collect();
+            let read =
+                readers.into_iter().map(std::thread::ScopedJoinHandle::join).all(|ended| ended.is_ok());
+            queue.close();
+            assert!(read, "a reader was not answered");
+            consumers.into_iter().for_each(|consumer| consumer.join().unwrap());
+        });
+        assert_eq!(queue.progress().readers, 0);
     }
 }

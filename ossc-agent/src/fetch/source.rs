@@ -79,3 +79,25 @@ impl From<oss::Error> for Fault {
         Self { remedy, cause: error.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_sorted_by_what_helps() {
+        let target = || "oss://bucket/key".to_owned();
+        for (error, remedy) in [
+            (oss::Error::ShortBody { target: target(), missing: 1 }, Remedy::TryAgain),
+            (oss::Error::Stalled { target: target(), bytes: 0, seconds: 20 }, Remedy::TryAgain),
+            (
+                oss::Error::Changed { target: target(), expected: "a".into(), found: "b".into() },
+                Remedy::GiveUpFile,
+            ),
+            (oss::Error::Range { target: target(), start: 0, end: 2, size: 1 }, Remedy::GiveUp),
+        ] {
+            let text = error.to_string();
+            assert_eq!(Fault::from(error).remedy, remedy, "{text}");
+        }
+    }
+}

@@ -110,7 +110,12 @@ impl<'a> Transfer<'a> {
     }
 
     /// Bytes still to come.
-    pub(super) fn left_range(&self) -> ByteRange {
+    fn left_range(&self) -> ByteRange {
         ByteRange::new(self.position, self.end)
+    }
+
+    /// Bytes still to come of the first block that is not published.
+    pub(super) fn stuck_at(&self) -> ByteRange {
+        ByteRange::new(self.position, self.layout.range_of(BlockIndex(self.left.blocks.start)).end())
     }
 }

@@ -1,40 +1,26 @@
-//! The threads that move bytes. Each has its own single-threaded runtime and its own connections, one task a
-//! connection: take an extent, fetch it, take the next. Receiving and writing happen on the same thread, and
-//! nothing is shared between connections but the queue.
+//! One connection's work: take an extent, fetch it, take the next. Receiving and writing happen on the same
+//! thread, and nothing is shared between connections but the queue. `threads` runs these tasks.
 //!
 //! A failed try is repeated on a fresh connection as `retry` allows; what it cannot get over ends the waiters of
-//! the blocks that are left (or the whole file, where its object was replaced). A full file is sealed by
-//! whichever connection is free next. On drain every task ends at its next block; at the deadline the rest is
-//! cut off, which loses only the block begun.
+//! the block it is stuck at (or of the whole file, where its object was replaced). A full file is sealed by
+//! whichever connection is free next.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet, spawn_blocking, spawn_local};
+use tokio::task::spawn_blocking;
 
+use super::Event;
 use super::failure::{Cause, Failure, chain};
 use super::queue::{Queue, Work};
 use super::rate::Rate;
 use super::retry::{Policy, Retry};
 use super::source::{Fault, Remedy, Source};
+use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
-use super::{Event, StartError};
-use crate::base::{Extent, FileId};
+use crate::base::{ByteRange, Extent, FileId};
 use crate::store::{File, Sealed, Store};
-
-/// How far the threads are on their way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Running,
-    /// Blocks begun may end; no waiting for a retry any more.
-    Draining,
-    /// Everything is dropped where it stands.
-    Halted,
-}
 
 /// What all connections work on.
 pub(super) struct Shared {
@@ -49,114 +35,8 @@ pub(super) struct Shared {
 /// Makes connections; each call may use the next network interface.
 pub(super) type Connect<S> = Arc<dyn Fn() -> S + Send + Sync>;
 
-/// The running threads. Dropping it halts them without waiting.
-pub(super) struct Threads {
-    phase: watch::Sender<Phase>,
-    running: std::sync::Mutex<Running>,
-}
-
-struct Running {
-    handles: Vec<JoinHandle<()>>,
-    /// Closed when the last thread has ended; nothing is ever sent.
-    ended: Receiver<()>,
-}
-
-impl Threads {
-    pub(super) fn start<S: Source + 'static>(
-        shared: &Arc<Shared>,
-        connect: &Connect<S>,
-        threads: u32,
-        connections: u32,
-    ) -> Result<Self, StartError> {
-        let (phase, _) = watch::channel(Phase::Running);
-        let (alive, ended) = channel();
-        let started = Self { phase, running: Running { handles: Vec::new(), ended }.into() };
-        for number in 0..threads {
-            let fail = |source| StartError { number, source };
-            let runtime = Builder::new_current_thread().enable_all().build().map_err(fail)?;
-            let thread = Thread {
-                shared: Arc::clone(shared),
-                connect: Arc::clone(connect),
-                phase: started.phase.subscribe(),
-                _alive: alive.clone(),
-            };
-            let handle = std::thread::Builder::new()
-                .name(format!("ossc-fetch-{number}"))
-                .spawn(move || thread.run(&runtime, connections))
-                .map_err(fail)?;
-            started.with_running(|running| running.handles.push(handle));
-        }
-        Ok(started)
-    }
-
-    /// Ends the threads: gives blocks in flight until the deadline, then cuts off. Joins them all.
-    pub(super) fn drain(&self, queue: &Queue, timeout: Duration) {
-        queue.close();
-        self.phase.send_replace(Phase::Draining);
-        self.with_running(|running| {
-            if running.ended.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
-                tracing::warn!(?timeout, "requests still running at the end of the drain time are cut off");
-                self.phase.send_replace(Phase::Halted);
-            }
-            for handle in running.handles.drain(..) {
-                if handle.join().is_err() {
-                    tracing::error!("a fetch thread had panicked");
-                }
-            }
-        });
-    }
-
-    fn with_running<R>(&self, act: impl FnOnce(&mut Running) -> R) -> R {
-        act(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.phase.send_replace(Phase::Halted);
-    }
-}
-
-/// One thread's share.
-struct Thread<S> {
-    shared: Arc<Shared>,
-    connect: Connect<S>,
-    phase: watch::Receiver<Phase>,
-    /// Dropped when the thread ends.
-    _alive: Sender<()>,
-}
-
-impl<S: Source + 'static> Thread<S> {
-    fn run(self, runtime: &Runtime, connections: u32) {
-        LocalSet::new().block_on(runtime, async {
-            // In a task of its own, so that it is looked at when a connection ends and not whenever bytes come.
-            let supervisor = spawn_local(async move {
-                let mut tasks = JoinSet::new();
-                for _ in 0..connections {
-                    let connection = Connection {
-                        shared: Arc::clone(&self.shared),
-                        source: (self.connect)(),
-                        connect: Arc::clone(&self.connect),
-                        rate: Rate::default(),
-                        phase: self.phase.clone(),
-                    };
-                    tasks.spawn_local(connection.run());
-                }
-                let mut phase = self.phase.clone();
-                tokio::select! {
-                    () = async { while tasks.join_next().await.is_some() {} } => {}
-                    _ = phase.wait_for(|phase| *phase == Phase::Halted) => {}
-                }
-            });
-            if let Err(error) = supervisor.await {
-                tracing::error!(%error, "the tasks of a fetch thread ended out of turn");
-            }
-        });
-    }
-}
-
 /// One connection's task.
-struct Connection<S> {
+pub(super) struct Connection<S> {
     shared: Arc<Shared>,
     source: S,
     connect: Connect<S>,
@@ -165,7 +45,12 @@ struct Connection<S> {
 }
 
 impl<S: Source> Connection<S> {
-    async fn run(mut self) {
+    pub(super) fn new(shared: Arc<Shared>, connect: Connect<S>, phase: watch::Receiver<Phase>) -> Self {
+        Self { shared, source: connect(), connect, rate: Rate::default(), phase }
+    }
+
+    /// Works until there is nothing more, ever.
+    pub(super) async fn run(mut self) {
         loop {
             let reach = self.rate.reach().min(self.shared.max_extent);
             match self.shared.queue.next(reach).await {
@@ -180,6 +65,7 @@ impl<S: Source> Connection<S> {
     async fn fetch(&mut self, extent: Extent) {
         let shared = Arc::clone(&self.shared);
         let Some(file) = shared.store.file(extent.file) else { return };
+        let range = file.layout().range_of_blocks(extent.blocks.clone());
         let mut transfer = Transfer::new(file, &shared.queue, extent);
         let mut retry = Retry::new(shared.retry);
         loop {
@@ -187,7 +73,7 @@ impl<S: Source> Connection<S> {
             let result = transfer.attempt(&mut self.source).await;
             self.rate.record(transfer.position() - from, began.elapsed());
             let fault = match result {
-                Ok(_) => return,
+                Ok(_) => return file.start_writeback(range),
                 Err(Trouble::Source(fault)) => fault,
                 Err(Trouble::Write(error)) => {
                     let cause = |key, range| Cause::Write { key, range, source: error.into() };
@@ -221,7 +107,7 @@ impl<S: Source> Connection<S> {
     async fn pause(&mut self, file: &File, transfer: &Transfer<'_>, fault: &Fault, wait: Duration) -> bool {
         tracing::debug!(
             object = file.object().key,
-            range = %transfer.left_range(),
+            range = %transfer.stuck_at(),
             ?wait,
             cause = chain(&*fault.cause),
             "request is tried again"
@@ -246,20 +132,25 @@ impl<S: Source> Connection<S> {
         let key = file.object().key.clone();
         match spawn_blocking(move || sealer.seal()).await {
             Ok(Ok(sealed @ (Sealed::Verified | Sealed::Unverified))) => {
-                tracing::info!(object = key, verified = sealed == Sealed::Verified, "file is complete");
+                tracing::debug!(object = key, verified = sealed == Sealed::Verified, "file is complete");
                 self.shared.tell(Event::Complete(id));
             }
             Ok(Ok(Sealed::Mismatch { expected, found })) => {
+                let again = self.shared.queue.mismatched(id);
+                let failure = Failure::new(Cause::Checksum { key: key.clone(), expected, found });
+                let lost = !again && self.shared.queue.file_lost(id, &failure);
+                // The store first: a block it has afterwards was fetched afterwards.
                 file.forget_blocks();
-                if self.shared.queue.refetch(id) {
+                self.shared.queue.forgotten(id);
+                if lost {
+                    self.shared.announce_lost(id, failure);
+                } else {
                     tracing::error!(
                         object = key,
                         expected,
                         found,
                         "CRC-64 is wrong; the file is fetched again"
                     );
-                } else {
-                    self.shared.file_lost(id, Cause::Checksum { key, expected, found });
                 }
             }
             Ok(Err(error)) => self.shared.file_lost(id, Cause::Seal { key, source: error.into() }),
@@ -269,15 +160,15 @@ impl<S: Source> Connection<S> {
 }
 
 impl Shared {
-    /// Gives up what is left of an extent: said once here, and to each reader of these blocks by errno.
+    /// Gives up the block an extent is stuck at: said once here, and to each of its readers by errno.
     fn extent_lost(
         &self,
         file: &File,
         transfer: &Transfer<'_>,
-        cause: impl FnOnce(String, crate::base::ByteRange) -> Cause,
+        cause: impl FnOnce(String, ByteRange) -> Cause,
     ) {
-        let failure = Failure::new(cause(file.object().key.clone(), transfer.left_range()));
-        tracing::error!(errno = %failure.errno(), cause = failure.chain(), "blocks are lost to their readers");
+        let failure = Failure::new(cause(file.object().key.clone(), transfer.stuck_at()));
+        tracing::error!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");
         self.queue.extent_lost(transfer.left(), &failure);
     }
 
@@ -285,9 +176,13 @@ impl Shared {
     fn file_lost(&self, file: FileId, cause: Cause) {
         let failure = Failure::new(cause);
         if self.queue.file_lost(file, &failure) {
-            tracing::error!(errno = %failure.errno(), cause = failure.chain(), "file is lost to its readers");
-            self.tell(Event::Failed(file, failure));
+            self.announce_lost(file, failure);
         }
+    }
+
+    fn announce_lost(&self, file: FileId, failure: Failure) {
+        tracing::error!(errno = %failure.errno(), cause = failure.chain(), "file is lost to its readers");
+        self.tell(Event::Failed(file, failure));
     }
 
     fn tell(&self, event: Event) {

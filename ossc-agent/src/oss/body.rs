@@ -78,7 +78,7 @@ impl Body<'_> {
 
     /// The next bytes, lent from the connection's buffer: `max`, or as many as the buffer holds (1 MiB) or the
     /// range still has, whichever is least, but at least one. Waits until they are all there. None at the end
-    /// of the range. If the future is dropped, nothing is lost: the next call goes on.
+    /// of the range. An error is final. If the future is dropped, nothing is lost: the next call goes on.
     pub async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Error> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -89,7 +89,9 @@ impl Body<'_> {
         let wanted_end = self.start + max.max(1).min(room).min(left);
         while self.end < wanted_end {
             if let Err(error) = self.receive(wanted_end).await {
+                // Final: neither the connection nor what came of this piece is used.
                 self.stream = None;
+                self.end = self.start;
                 return Err(error);
             }
         }
@@ -117,7 +119,7 @@ impl Body<'_> {
             Ok(Ok(0)) => return Err(short()),
             Ok(Ok(count)) => count,
             Ok(Err(error)) => return Err(Error::transport(&self.target, "receiving the body", error)),
-            Err(_) => return Err(self.stalled(self.progress.bytes, IDLE_TIMEOUT)),
+            Err(_) => return Err(self.stalled(0, IDLE_TIMEOUT)),
         };
         self.end += count;
         self.missing = self.missing.saturating_sub(count as u64);

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::credentials::{CredentialCache, Credentials};
 use super::dial::Dialer;
 use super::endpoint::Endpoint;
-use super::error::{Error, ReplyFacts, ServiceError};
+use super::error::{Error, ReplyFacts, ServiceError, printable};
 use super::http::{self, Limits, Reply};
 use super::retry::Retry;
 use super::sign::{self, Signer};
@@ -111,7 +111,7 @@ impl Client {
 impl Shared {
     /// `oss://bucket/key`, for messages.
     pub(super) fn target(&self, key: &str) -> String {
-        format!("oss://{}/{key}", self.bucket)
+        format!("oss://{}/{}", self.bucket, printable(key))
     }
 
     /// An object's name below the prefix; of an object that the prefix names itself, the last part of its key.
@@ -124,7 +124,8 @@ impl Shared {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>, Error> {
-        let refuse = |reason: String| Error::Listing { target: self.target(prefix), reason };
+        let refuse =
+            |reason: String| Error::Listing { target: self.target(prefix), reason: printable(&reason) };
         let mut objects: Vec<Object> = Vec::new();
         let mut token: Option<String> = None;
         let mut seen = HashSet::new();
@@ -166,7 +167,7 @@ impl Shared {
                 continue;
             }
             let Some(wait) = retry.wait(&error, fastrand::f64()) else { return Err(error) };
-            tracing::info!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
+            tracing::warn!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
             tokio::time::sleep(wait).await;
         }
     }

@@ -16,12 +16,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::body::Body;
 use super::client::{Repair, Shared};
 use super::credentials::Credentials;
+use super::deadline::within;
 use super::dial::Stream;
 use super::error::Error;
 use super::http::AGENT;
@@ -171,9 +171,7 @@ impl Connection {
                 Err(Broken::BeforeReply(error)) if error.kind() != io::ErrorKind::TimedOut => {
                     tracing::debug!(%error, target, "kept-alive connection was closed; connecting again");
                 }
-                Err(Broken::BeforeReply(error) | Broken::Reply(error)) => {
-                    return Err(Error::transport(target, "receiving the reply's head", error));
-                }
+                Err(broken) => return Err(broken.error(target)),
             }
         }
         let to = self.shared.endpoint.authority();
@@ -183,12 +181,9 @@ impl Connection {
             .connect(to, self.source)
             .await
             .map_err(|error| Error::transport(target, "connecting", error))?;
-        match converse(&mut stream, request, &mut self.head).await {
-            Ok((head, begun)) => Ok(Reply { stream, head, begun }),
-            Err(Broken::BeforeReply(error) | Broken::Reply(error)) => {
-                Err(Error::transport(target, "receiving the reply's head", error))
-            }
-        }
+        let (head, begun) =
+            converse(&mut stream, request, &mut self.head).await.map_err(|broken| broken.error(target))?;
+        Ok(Reply { stream, head, begun })
     }
 
     /// The body of an error reply, as far as it can be had; an error here would hide the one in the reply.
@@ -196,9 +191,8 @@ impl Connection {
         let mut body = self.head.get(reply.begun.clone()).unwrap_or_default().to_vec();
         let length = reply.head.error_body_length().unwrap_or(0).min(MAX_ERROR_BODY);
         let missing = length.saturating_sub(body.len() as u64);
-        let rest = (&mut reply.stream).take(missing);
-        let read = timeout(HEAD_TIMEOUT, { rest }.read_to_end(&mut body)).await;
-        if let Err(error) = read.map_err(io::Error::from).flatten() {
+        let mut rest = (&mut reply.stream).take(missing);
+        if let Err(error) = within(HEAD_TIMEOUT, rest.read_to_end(&mut body)).await {
             tracing::debug!(%error, "the body of an error reply is incomplete");
         }
         body
@@ -216,6 +210,19 @@ impl Connection {
     /// Takes the connection back after a body was received to its end.
     pub(super) fn keep(&mut self, stream: Stream) {
         self.idle = Some(stream);
+    }
+}
+
+impl Broken {
+    fn error(self, target: &str) -> Error {
+        match self {
+            Self::Reply(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Error::protocol(target, error.to_string())
+            }
+            Self::BeforeReply(error) | Self::Reply(error) => {
+                Error::transport(target, "receiving the reply's head", error)
+            }
+        }
     }
 }
 
@@ -299,7 +306,7 @@ async fn converse(
         stream.flush().await?;
         receive_head(stream, buffer, &mut filled).await
     };
-    let result = timeout(HEAD_TIMEOUT, work).await.map_err(io::Error::from).flatten();
+    let result = within(HEAD_TIMEOUT, work).await;
     result.map_err(|error| if filled == 0 { Broken::BeforeReply(error) } else { Broken::Reply(error) })
 }
 

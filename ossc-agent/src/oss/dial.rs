@@ -13,14 +13,14 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::deadline::within;
 use super::endpoint::Authority;
 use crate::sys;
 
-/// Time for a TCP connect, and again for a TLS handshake (py SDK v2 `defaults.py`: connect timeout 10 s).
+/// Time for a name's lookup, then for a TCP connect, then for a TLS handshake (py SDK v2 `defaults.py`: connect timeout 10 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many of a name's addresses one dial tries before it gives up.
 const MAX_ADDRESSES_TRIED: usize = 3;
@@ -52,14 +52,16 @@ impl Dialer {
 
     /// Connects, bound to `source` if given. Tries the addresses of a name in turn.
     pub(super) async fn connect(&self, to: &Authority, source: Option<IpAddr>) -> io::Result<Stream> {
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((to.host.as_str(), to.port)).await?.collect();
+        let lookup = tokio::net::lookup_host((to.host.as_str(), to.port));
+        let found = within(CONNECT_TIMEOUT, lookup).await.map_err(|error| about(&to.host, &error))?;
+        let found: Vec<SocketAddr> = found.collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut last =
-            io::Error::new(io::ErrorKind::NotFound, "the name has no address of the source's family");
+        let none = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let mut last = about(&format!("{} has no address of the source's family", to.host), &none);
         for address in rotate(&found, source, turn).into_iter().take(MAX_ADDRESSES_TRIED) {
             match self.connect_address(to, address, source).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+                Err(error) => last = about(&address.to_string(), &error),
             }
         }
         Err(last)
@@ -71,17 +73,25 @@ impl Dialer {
         address: SocketAddr,
         source: Option<IpAddr>,
     ) -> io::Result<Stream> {
-        let socket = TcpSocket::from_std_stream(sys::socket::tcp_socket(address, source)?);
-        let stream = timeout(CONNECT_TIMEOUT, socket.connect(address)).await??;
+        let socket = sys::socket::tcp_socket(address, source).map_err(|error| match source {
+            Some(source) => about(&format!("from source address {source}"), &error),
+            None => error,
+        })?;
+        let stream = within(CONNECT_TIMEOUT, TcpSocket::from_std_stream(socket).connect(address)).await?;
         if !to.tls {
             return Ok(Stream::Plain(stream));
         }
         let config = self.tls.clone().ok_or_else(|| io::Error::other("TLS is not set up"))?;
         let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;
         let buffered = BufReader::with_capacity(TLS_READ_BUFFER, stream);
-        let stream = timeout(CONNECT_TIMEOUT, TlsConnector::from(config).connect(name, buffered)).await??;
+        let stream = within(CONNECT_TIMEOUT, TlsConnector::from(config).connect(name, buffered)).await?;
         Ok(Stream::Tls(Box::new(stream)))
     }
+}
+
+/// The same error, saying what it is about.
+fn about(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// The addresses to try, in order: those of the source's family, the resolver's preferred family (that of its

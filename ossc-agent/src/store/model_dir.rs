@@ -6,6 +6,7 @@
 //! garbled ready file cannot turn our file into a stranger's, nor a stranger's into ours.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
 
 use super::error::Error;
 use super::names::Name;
@@ -86,6 +87,11 @@ impl ModelDir {
         &self.root
     }
 
+    /// Waits until the disk has everything on this file system (syncfs(2)).
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        syncfs(&*self.root).map_err(Error::io("sync the file system of", &self.path))
+    }
+
     /// The visible path of a name.
     pub(super) fn path_of(&self, name: &Name) -> PathBuf {
         self.path.join(name.as_path())
@@ -95,11 +101,16 @@ impl ModelDir {
     pub(super) fn find(&self, name: &Name) -> Result<Option<Entry>, Error> {
         match file::open_beneath(self.root.as_fd(), name.as_path(), look(), Mode::empty()) {
             Ok(found) => Entry::of(&found, name).map(Some).map_err(Error::io("examine", &self.path_of(name))),
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOENT) => Ok(None),
-                Some(Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => Err(self.obstacle(name)),
-                _ => Err(Error::Io { action: "examine", path: self.path_of(name), source: error }),
-            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.refusal(name, "examine", error)),
+        }
+    }
+
+    /// The error for a lookup that failed: what is in the way, if that is why.
+    fn refusal(&self, name: &Name, action: &'static str, error: io::Error) -> Error {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => self.obstacle(name),
+            _ => Error::Io { action, path: self.path_of(name), source: error },
         }
     }
 
@@ -130,7 +141,7 @@ impl ModelDir {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         file::open_beneath(self.root.as_fd(), parent, flags, Mode::empty())
             .map(Arc::new)
-            .map_err(Error::io("open directory", &self.path.join(parent)))
+            .map_err(|error| self.refusal(name, "open the directory of", error))
     }
 
     /// Opens a visible file for the agent.
@@ -162,7 +173,7 @@ impl ModelDir {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
             parent = file::open_beneath(parent.as_fd(), Path::new(&leaf), flags, Mode::empty())
                 .map(Arc::new)
-                .map_err(|_| self.obstacle(name))?;
+                .map_err(|error| self.refusal(name, "open the directory of", error))?;
             if is_new {
                 // The umask must not keep readers out.
                 fchmod(&*parent, DIRECTORY_MODE).map_err(Error::io("set the mode of", &path))?;
@@ -181,7 +192,7 @@ impl ModelDir {
 
 impl Entry {
     /// Examines what was opened to look at.
-    pub(super) fn of(found: &File, name: &Name) -> std::io::Result<Self> {
+    pub(super) fn of(found: &File, name: &Name) -> io::Result<Self> {
         let facts = Facts::of(found)?;
         let is_ours = facts.is_file && file::owner_mark(found)? == Some(owner_mark(name, facts.ino));
         Ok(Self { facts, is_ours })
@@ -213,7 +224,7 @@ fn create_with_parents(path: &Path, undo: &mut Undo) -> Result<(), Error> {
                 let mode = fs::Permissions::from_mode(DIRECTORY_MODE.bits());
                 fs::set_permissions(directory, mode).map_err(Error::io("set the mode of", directory))?;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(Error::io("create directory", directory)(error)),
         }
     }

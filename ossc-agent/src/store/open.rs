@@ -58,21 +58,22 @@ pub(super) fn open(
 
     let mut undo = Undo::default();
     let model = ModelDir::open(&config.model_dir, &mut undo)?;
+    let era = era(&model, boot_id)?;
     let state = StateDir::open(&model, &mut undo)?;
     let mut records = state.records(model.path_len())?;
     for (path, reason) in &records.damaged {
-        tracing::warn!(path = %path.display(), reason, "ready file ignored; its file counts as not fetched");
+        tracing::warn!(?path, reason, "ready file ignored; its file counts as not fetched");
     }
     let mut inherited = Inherited::new(inherited, &model)?;
     let directories = Arc::new(Directories { model, state });
     let listed: HashSet<&Name> = tree.files.iter().map(|(name, _)| name).collect();
     for record in records.by_hash.values().filter(|record| !listed.contains(&record.name)) {
-        recover::hide_incomplete(&directories, &record.name, Some(record), boot_id)?;
+        recover::hide_incomplete(&directories, &record.name, Some(record), &era)?;
     }
     let mut items = Vec::with_capacity(tree.files.len());
     for (name, object) in tree.files {
         let record = records.by_hash.remove(&name.hash());
-        let wanted = recover::Wanted { name: &name, object: &object, block_size, boot_id };
+        let wanted = recover::Wanted { name: &name, object: &object, block_size, era: &era };
         let plan = recover::plan(&directories, &wanted, record, &inherited)?;
         // A complete file keeps the blocks it was fetched in.
         let block_size = match &plan {
@@ -99,15 +100,14 @@ pub(super) fn open(
     for name in &directory_names {
         directories.model.make_directories(name, true, &mut undo)?;
     }
-    let boot_id: Arc<str> = Arc::from(boot_id);
     let mut report = Report::default();
     let mut files = Vec::with_capacity(items.len());
     for (item, id) in items.into_iter().zip(0..) {
         report.count(&item.object, &item.plan);
-        let place = (&directories, &boot_id);
+        let place = (&directories, &era);
         files.push(Arc::new(make_file(item, FileId(id), place, &mut inherited, &mut undo)?));
     }
-    let (kept, worthless) = recover::gone(&directories, records.by_hash, &boot_id);
+    let (kept, worthless) = recover::gone(&directories, records.by_hash, &era);
     undo.keep();
 
     // From here on the layout stands; what follows only tidies up what is no longer listed.
@@ -128,7 +128,7 @@ pub(super) fn open(
             directories.state.remove_record(hash)?;
         }
     }
-    Ok(Store { files, report, _directories: directories })
+    Ok(Store { files, report, directories })
 }
 
 /// Takes every visible file of ours that is not complete out of sight, as an agent does first that takes up a
@@ -137,13 +137,20 @@ pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
     let boot_id = file::boot_id().map_err(Error::io("read", Path::new(file::BOOT_ID)))?;
     let mut undo = Undo::default();
     let model = ModelDir::open_existing(model_dir)?;
+    let era = era(&model, &boot_id)?;
     let state = StateDir::open(&model, &mut undo)?;
     undo.keep();
     let records = state.records(model.path_len())?;
     let directories = Directories { model, state };
-    let hide = |record: &Record| recover::hide_incomplete(&directories, &record.name, Some(record), &boot_id);
+    let hide = |record: &Record| recover::hide_incomplete(&directories, &record.name, Some(record), &era);
     // All of them, whatever happens to one.
     records.by_hash.values().map(hide).fold(Ok(()), Result::and)
+}
+
+/// The boot and the mount in which what is in the page cache stays there.
+fn era(model: &ModelDir, boot_id: &str) -> Result<Arc<str>, Error> {
+    let device = file::device_instance(model.root()).map_err(Error::io("examine", model.path()))?;
+    Ok(Arc::from(format!("{boot_id} {device}")))
 }
 
 /// The objects that the ready files of a model directory describe, in name order; those no longer listed
@@ -196,7 +203,7 @@ fn check_space(
 fn make_file(
     item: Item,
     id: FileId,
-    (directories, boot_id): (&Arc<Directories>, &Arc<str>),
+    (directories, era): (&Arc<Directories>, &Arc<str>),
     inherited: &mut Inherited,
     undo: &mut Undo,
 ) -> Result<File, Error> {
@@ -221,7 +228,7 @@ fn make_file(
         // The umask, or somebody, took a bit away.
         fchmod(&handle, Mode::from_bits_truncate(DATA_MODE)).map_err(Error::io("set the mode of", &path))?;
     }
-    let (directories, boot_id) = (Arc::clone(directories), Arc::clone(boot_id));
+    let (directories, era) = (Arc::clone(directories), Arc::clone(era));
     let file = File::new(Parts {
         id,
         object,
@@ -232,7 +239,7 @@ fn make_file(
         visible,
         replaces,
         directories: Arc::clone(&directories),
-        boot_id,
+        era,
     });
     match plan {
         Plan::Keep { record, .. } | Plan::Resume { record, .. } => file.restore(&record)?,

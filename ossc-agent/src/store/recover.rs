@@ -2,7 +2,7 @@
 //!
 //! Driven by `open`, before anything else: first every incomplete file that is still visible is hidden,
 //! because no gate guards it any more; then each object gets a plan. A file counts only when its ready
-//! file is about this very inode, at this size, of this boot or synced, and nobody has written since;
+//! file is about this very inode, at this size, of this era or synced, and nobody has written since;
 //! whatever does not fit means that nothing is ready.
 
 use std::collections::HashMap;
@@ -59,17 +59,15 @@ pub(super) fn identity(facts: &Facts) -> Identity {
     Identity { ino: facts.ino, born: facts.born.map(Into::into) }
 }
 
-/// Judges a ready file by the facts about the inode, in the boot `boot_id`. Pure.
-pub(super) fn claim(record: &Record, facts: &Facts, boot_id: &str) -> Claim {
-    let same_boot = record.boot_id == boot_id;
+/// Judges a ready file by the facts about the inode, in this era. Pure.
+pub(super) fn claim(record: &Record, facts: &Facts, era: &str) -> Claim {
+    let same_era = record.era == era;
     if record.identity != identity(facts) || record.object.size != facts.size {
         return Claim::Nothing;
     }
     match record.sealed {
-        Some(seal) if seal.modified == facts.modified.into() && (same_boot || seal.durable) => {
-            Claim::Complete
-        }
-        None if same_boot => Claim::Partial,
+        Some(seal) if seal.modified == facts.modified.into() && (same_era || seal.durable) => Claim::Complete,
+        None if same_era => Claim::Partial,
         _ => Claim::Nothing,
     }
 }
@@ -86,7 +84,7 @@ pub(super) fn hide_incomplete(
     directories: &Directories,
     name: &Name,
     record: Option<&Record>,
-    boot_id: &str,
+    era: &str,
 ) -> Result<(), Error> {
     let entry = match directories.model.find(name) {
         Ok(Some(entry)) if entry.is_ours => entry,
@@ -94,7 +92,7 @@ pub(super) fn hide_incomplete(
         Ok(_) | Err(Error::InTheWay { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
-    match record.map_or(Claim::Nothing, |record| claim(record, &entry.facts, boot_id)) {
+    match record.map_or(Claim::Nothing, |record| claim(record, &entry.facts, era)) {
         Claim::Complete => Ok(()),
         Claim::Partial => {
             // The ready file is about the visible inode, so a hidden one is of no use.
@@ -121,13 +119,13 @@ pub(super) struct Wanted<'a> {
     /// How it will be divided.
     pub(super) block_size: BlockSize,
     /// Of now.
-    pub(super) boot_id: &'a str,
+    pub(super) era: &'a str,
 }
 
 impl Wanted<'_> {
     /// Whether what the ready file says of an incomplete file is of use.
     fn resumes(&self, record: &Record, facts: &Facts) -> bool {
-        claim(record, facts, self.boot_id) == Claim::Partial
+        claim(record, facts, self.era) == Claim::Partial
             && is_same_version(record, self.object)
             && record.layout.block_size() == self.block_size
     }
@@ -140,7 +138,7 @@ pub(super) fn plan(
     record: Option<Record>,
     inherited: &Inherited,
 ) -> Result<Plan, Error> {
-    let Wanted { name, object, boot_id, .. } = *wanted;
+    let Wanted { name, object, era, .. } = *wanted;
     let missing = |facts: &Facts| facts.size.saturating_sub(facts.allocated);
     // An obstacle in the way is told of below.
     let guarded = directories.model.find(name).ok().flatten();
@@ -151,7 +149,7 @@ pub(super) fn plan(
         }
         (_, record) => record,
     };
-    hide_incomplete(directories, name, record.as_ref(), boot_id)?;
+    hide_incomplete(directories, name, record.as_ref(), era)?;
     let visible = directories.model.find(name)?;
     if visible.as_ref().is_some_and(|entry| entry.is_ours) {
         return Ok(match record {
@@ -167,7 +165,7 @@ pub(super) fn plan(
         return Ok(Plan::New { replaces: false, old: None });
     };
     let same = is_same_version(&record, object);
-    Ok(match claim(&record, &entry.facts, boot_id) {
+    Ok(match claim(&record, &entry.facts, era) {
         Claim::Complete if same => Plan::Keep { record, visible: false },
         Claim::Partial if wanted.resumes(&record, &entry.facts) => {
             Plan::Resume { record, missing: missing(&entry.facts), visible: false }
@@ -181,10 +179,10 @@ pub(super) fn plan(
 pub(super) fn gone(
     directories: &Directories,
     records: HashMap<String, Record>,
-    boot_id: &str,
+    era: &str,
 ) -> (Vec<Record>, Vec<Record>) {
     records.into_values().partition(|record| {
         let found = directories.model.find(&record.name).ok().flatten();
-        found.is_some_and(|e| e.is_ours && claim(record, &e.facts, boot_id) == Claim::Complete)
+        found.is_some_and(|e| e.is_ours && claim(record, &e.facts, era) == Claim::Complete)
     })
 }

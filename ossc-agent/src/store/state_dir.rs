@@ -43,8 +43,20 @@ pub(super) struct StateDir {
     path: PathBuf,
     incoming: Arc<File>,
     ready: Arc<File>,
-    /// The lock is gone when the last of these is closed.
-    _lock: Arc<File>,
+    /// The lock is gone when the last of these is dropped.
+    _lock: Arc<Lock>,
+}
+
+/// The locked file. Unlocked explicitly, because a child between fork and exec has a descriptor, too.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the state directory could not be unlocked");
+        }
+    }
 }
 
 /// What the ready files say.
@@ -229,7 +241,7 @@ fn open_directory(parent: &Arc<File>, name: &str, path: &Path, undo: &mut Undo) 
 }
 
 /// Takes the lock (flock(2)) and writes our pid into it.
-fn take_lock(dir: &Arc<File>, path: &Path, undo: &mut Undo) -> Result<Arc<File>, Error> {
+fn take_lock(dir: &Arc<File>, path: &Path, undo: &mut Undo) -> Result<Arc<Lock>, Error> {
     let failed = |error: io::Error| Error::io("lock", &path.join(LOCK))(error);
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
     let open = || file::open_beneath(dir.as_fd(), Path::new(LOCK), flags, FILE_MODE).map_err(failed);
@@ -256,7 +268,7 @@ fn take_lock(dir: &Arc<File>, path: &Path, undo: &mut Undo) -> Result<Arc<File>,
     let is_new = identity(&lock)?.1 == 0;
     lock.set_len(0).map_err(failed)?;
     writeln!(lock, "{}", std::process::id()).map_err(failed)?;
-    let lock = Arc::new(lock);
+    let lock = Arc::new(Lock(lock));
     // The step keeps the lock, so that nobody comes in while the set-up is taken back.
     let (dir, held) = (Arc::clone(dir), Arc::clone(&lock));
     undo.push(move || {

@@ -1,5 +1,7 @@
-//! The store as its users see it, on a disk file system (where the test binary is) and on tmpfs.
+//! The store as its users see it, on a disk file system (where the test binary is), on
+//! loop devices and on tmpfs. Needs root.
 
+mod disks;
 mod errors;
 mod lifecycle;
 mod model;

@@ -4,6 +4,8 @@
 //! Driven by `store`. Everything returns the kernel's error as it came; the store adds which file and
 //! what to do. Nothing here decides anything.
 
+mod device;
+
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
@@ -18,6 +20,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType};
 
 use crate::base::ByteRange;
+
+pub use device::device_instance;
 
 /// Extended attribute on every file the agent makes. Only CAP_SYS_ADMIN may set or see the `trusted`
 /// namespace (xattr(7)), so that no reader can pass its own file off as ours.
@@ -197,6 +201,16 @@ pub fn start_writeback(file: &File, range: ByteRange) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// Reports an error of writing any byte of this file to disk since it was opened or last asked, or since
+/// before if nobody was told. Waits only for its first page, where fsync(2) would wait for all and flush
+/// the disk's cache: file_fdatawait_range() in mm/filemap.c checks the whole file whatever the range.
+pub fn check_writeback(file: &File) -> io::Result<()> {
+    // SAFETY: plain numbers and a descriptor that `file` keeps open; no memory is touched.
+    let outcome = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 1, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+    Errno::result(outcome)?;
+    Ok(())
+}
+
 /// Writes the owner mark on a file.
 pub fn set_owner_mark(file: &File, value: &[u8]) -> io::Result<()> {
     // SAFETY: the name is NUL-terminated, and `value` is valid for the length passed with it.
@@ -223,7 +237,64 @@ pub fn owner_mark(file: &impl AsFd) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The random id of this boot: page cache and unsynced files live as long as it stays the same.
+/// The random id of this boot.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn file_systems_are_told_apart() {
+        for (path, name, is_disk) in
+            [("/dev/shm", "tmpfs", false), ("/proc", "proc", false), ("/sys", "sysfs", false)]
+        {
+            let found = FileSystem::of(File::open(path).unwrap()).unwrap();
+            assert_eq!((found.name(), found.is_disk()), (name, is_disk));
+        }
+    }
+
+    #[test]
+    fn opening_stays_below() {
+        let outer = tempfile::tempdir().unwrap();
+        let inner = outer.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::write(outer.path().join("secret"), "x").unwrap();
+        symlink("../secret", inner.join("link")).unwrap();
+        symlink("..", inner.join("up")).unwrap();
+        let dir = File::open(&inner).unwrap();
+        let open = |path: &str| {
+            let outcome = open_beneath(dir.as_fd(), Path::new(path), OFlag::O_RDONLY, Mode::empty());
+            outcome.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
+        };
+        for (path, error) in [
+            ("../secret", Some(Errno::EXDEV)),
+            ("/etc/passwd", Some(Errno::EXDEV)),
+            ("link", Some(Errno::ELOOP)),
+            ("up/secret", Some(Errno::ELOOP)),
+            ("none", Some(Errno::ENOENT)),
+            (".", None),
+        ] {
+            assert_eq!(open(path), error, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_owner_mark_is_read_without_opening() {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        let dir = File::open("/dev/shm").unwrap();
+        let look = || {
+            let name = Path::new(file.path().file_name().unwrap());
+            open_beneath(dir.as_fd(), name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()).unwrap()
+        };
+        assert_eq!(owner_mark(&look()).unwrap(), None);
+        set_owner_mark(file.as_file(), b"mine").unwrap();
+        assert_eq!(owner_mark(&look()).unwrap(), Some(b"mine".to_vec()));
+        set_owner_mark(file.as_file(), &[1; OWNER_MARK_MAX + 1]).unwrap();
+        assert_eq!(owner_mark(&look()).unwrap(), None);
+    }
 }

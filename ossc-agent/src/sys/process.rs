@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -16,11 +17,15 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 /// places in the record of unanswered events, which are counted by descriptor.
 pub const MOST_OPEN_FILES: usize = 1 << 20;
 
+/// The soft limit of open descriptors before it was raised.
+static SOFT_AT_START: OnceLock<u64> = OnceLock::new();
+
 /// Raises the soft limit of open descriptors (`RLIMIT_NOFILE`) to the hard limit, or to [`MOST_OPEN_FILES`], and
 /// returns it. Every held reader costs the agent one descriptor, every file and connection another; the usual
 /// soft limit of 1024 is there for programs that use select(2), which the agent does not.
 pub fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    SOFT_AT_START.get_or_init(|| soft);
     let limit = hard.min(MOST_OPEN_FILES as u64);
     if soft != limit {
         setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
@@ -43,6 +48,17 @@ pub fn duplicate_from(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
     let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(least))?;
     // SAFETY: the call succeeded, so `number` is a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Gives the soft limit back that [`raise_open_files`] found, for a program about to be started: one that
+/// uses select(2) breaks on descriptors from 1024 on. Only getrlimit(2) and setrlimit(2): may run between
+/// fork and exec.
+pub fn restore_open_files() -> io::Result<()> {
+    if let Some(&soft) = SOFT_AT_START.get() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
+    }
+    Ok(())
 }
 
 /// How many descriptors this process has open now.

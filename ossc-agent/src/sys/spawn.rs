@@ -1,5 +1,5 @@
 //! Starts a program that is held before its first instruction, so that the probes can be told of it in
-//! time. Driven by `agent::command`; a program that cannot be executed gives the usual error of a spawn.
+//! time, and that has the limit of open descriptors this process was started with. Driven by `agent::command`; a program that cannot be executed gives the usual error of a spawn.
 
 use std::io::{self, Read, Write, pipe};
 use std::os::unix::process::CommandExt;
@@ -17,10 +17,11 @@ pub fn spawn_held(command: &mut Command, on_pid: impl FnOnce(u32) + Send) -> io:
     let (mut go, mut release) = pipe()?;
     let mut end = report.try_clone()?;
     let hold = move || {
+        super::process::restore_open_files()?;
         report.write_all(&std::process::id().to_ne_bytes())?;
         go.read_exact(&mut [0])
     };
-    // SAFETY: between fork and exec the closure only calls getpid(2), write(2) and read(2) on descriptors
+    // SAFETY: between fork and exec the closure only calls setrlimit(2), getpid(2), write(2) and read(2) on descriptors
     // made before the fork: all are async-signal-safe, and nothing is allocated.
     unsafe { command.pre_exec(hold) };
     std::thread::scope(|scope| {

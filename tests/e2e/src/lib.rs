@@ -5,10 +5,14 @@
 //! the agent's log, an amount of bytes that the server sent), with a deadline that only a hanging agent meets.
 
 pub mod agent;
+pub mod checkpoint;
 pub mod content;
 pub mod events;
+pub mod origin;
 pub mod process;
 pub mod python;
 pub mod reader;
 pub mod scratch;
+pub mod site;
 pub mod sys;
+pub mod turn;

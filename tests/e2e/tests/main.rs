@@ -2,5 +2,30 @@
 //!
 //! They need root, loop devices, the mkfs programs of the file systems, and a Python with safetensors and numpy;
 //! `cargo xtask setup` installs what is missing. None of them is skipped where something is missing: it fails.
+//! Start with `readers`, the promise that the others only add to.
 
+mod command;
+mod demand_first;
+mod errors;
+mod failure;
+mod memory;
+mod once;
 mod reader_itself;
+mod readers;
+mod resume;
+mod signatures;
+mod tls;
+
+use std::path::Path;
+
+use e2e::reader::Reading;
+
+/// The reader binary.
+const READER: &str = env!("CARGO_BIN_EXE_ossc-reader");
+/// 1 MiB.
+const MIB: u64 = 1 << 20;
+
+/// Reads of one kind, with copies going to `scratch`.
+fn reading(kind: &str, scratch: &Path) -> Reading {
+    Reading::new(Path::new(READER), kind).scratch(scratch)
+}

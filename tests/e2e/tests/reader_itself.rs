@@ -12,18 +12,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use e2e::content::{Content, Target};
-use e2e::reader::{KINDS, Outcome, Reading, SAFETENSORS};
+use e2e::reader::{KINDS, Outcome, SAFETENSORS};
 use e2e::scratch::{FileSystem, Scratch};
 
-const READER: &str = env!("CARGO_BIN_EXE_ossc-reader");
+use crate::reading;
+
 /// Not a multiple of the page size, so that every kind meets a short last page.
 const SIZE: usize = (3 << 20) + 1234;
 const LIMIT: Duration = Duration::from_secs(60);
 const SEED: u64 = 5;
-
-fn reading(kind: &str, scratch: &Path) -> Reading {
-    Reading::new(Path::new(READER), kind).scratch(scratch)
-}
 
 /// Writes the right bytes but for those of `hole`.
 fn write_synthetic(path: &Path, hole: Range<usize>) -> anyhow::Result<()> {

@@ -42,7 +42,7 @@ pub struct Config {
     pub custom_domains: Vec<String>,
     /// Whether to speak TLS, with a certificate of the server's own authority.
     pub tls: bool,
-    /// Host names of the certificate, besides `localhost`, `*.localhost` and the loopback addresses.
+    /// Host names of the certificate, besides `localhost`, `<bucket>.localhost` and the loopback addresses.
     pub tls_names: Vec<String>,
     /// File for one JSON line a request.
     pub log_file: Option<PathBuf>,

@@ -181,12 +181,18 @@ impl Log {
         lock(&self.state).entries.iter().filter(|entry| filter(entry)).map(|entry| entry.sent).sum()
     }
 
-    /// Waits until the entries satisfy `done`; false if `timeout` passed first. The condition is asked again whenever a
-    /// request arrives, begins its reply, or ends.
+    /// Waits until the entries satisfy `done`; false if `timeout` passed first. The condition is asked again whenever
+    /// anything changes. Needed also after a client has received the last byte: the server notes the end a moment
+    /// later.
     pub fn wait(&self, timeout: Duration, done: impl Fn(&[Entry]) -> bool) -> bool {
         let deadline = Instant::now() + timeout;
         let state = wait_until(&self.changed, lock(&self.state), deadline, |state| done(&state.entries));
         done(&state.entries)
+    }
+
+    /// Waits until no request is under way, so that all entries are final; false if `timeout` passed first.
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        self.wait(timeout, |entries| entries.iter().all(|entry| entry.end != End::Running))
     }
 
     /// Forgets the requests that have ended.
@@ -226,6 +232,7 @@ impl Log {
         let mut state = lock(&self.state);
         if let Some(index) = find(&state.entries, id) {
             state.entries[index].sent = sent;
+            self.changed.notify_all();
         }
     }
 

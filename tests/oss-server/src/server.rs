@@ -1,7 +1,7 @@
 //! The running server: listener, threads, and the handles tests steer it by.
 //!
-//! One thread accepts, each connection has its own. Dropping the server ends them all and waits for them: held replies
-//! are released, sockets are shut down, and when `drop` returns no thread and no socket is left.
+//! One thread accepts, each connection has its own. Dropping the server ends them all and waits for them: sockets
+//! are shut down, held replies are released, and when `drop` returns no thread and no socket is left.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -50,7 +50,8 @@ impl Server {
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let address = listener.local_addr().context("the listening socket has no address")?;
         listener.set_nonblocking(true).context("cannot make the listening socket non-blocking")?;
-        let identity = if config.tls { Some(tls::identity(&config.tls_names)?) } else { None };
+        let identity =
+            if config.tls { Some(tls::identity(&config.bucket, &config.tls_names)?) } else { None };
         let (tls, ca_pem) = identity.map_or((None, None), |own| (Some(own.config), Some(own.ca_pem)));
         let service = Arc::new(Service::new(config).context("cannot create the log file")?);
         let (stop, stopped) = UnixStream::pair().context("cannot make a pair of sockets")?;
@@ -154,8 +155,6 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.service.limiter.close();
-        self.service.faults.clear();
         self.stop = None;
         if let Some(acceptor) = self.acceptor.take()
             && acceptor.join().is_err()
@@ -188,6 +187,9 @@ impl Acceptor {
                 socket.shutdown(Shutdown::Both).unwrap_or_default();
             }
         }
+        // Only now, lest those who wait send on: their sockets are shut.
+        self.service.limiter.close();
+        self.service.faults.clear();
         for (thread, _) in self.connections.drain(..) {
             if thread.join().is_err() {
                 eprintln!("oss-server: a connection's thread panicked");

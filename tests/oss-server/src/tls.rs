@@ -19,8 +19,8 @@ pub(crate) struct Identity {
     pub(crate) ca_pem: String,
 }
 
-/// Makes an authority and a certificate for the loopback names and `names`.
-pub(crate) fn identity(names: &[String]) -> Result<Identity> {
+/// Makes an authority and a certificate for the loopback names, the bucket below `localhost`, and `names`.
+pub(crate) fn identity(bucket: &str, names: &[String]) -> Result<Identity> {
     let ca_key = KeyPair::generate().context("cannot make the authority's key")?;
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -29,8 +29,9 @@ pub(crate) fn identity(names: &[String]) -> Result<Identity> {
     let ca_pem = ca.self_signed(&ca_key).context("cannot make the authority's certificate")?.pem();
     let issuer = Issuer::new(ca, ca_key);
 
-    let fixed = ["localhost", "*.localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let names: Vec<String> = fixed.into_iter().chain(names.iter().cloned()).collect();
+    let fixed = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let in_host = format!("{bucket}.localhost");
+    let names: Vec<String> = fixed.into_iter().chain([in_host]).chain(names.iter().cloned()).collect();
     let mut params = CertificateParams::new(names).context("a TLS name is not usable in a certificate")?;
     params.distinguished_name.push(DnType::CommonName, "oss-server");
     let key = KeyPair::generate().context("cannot make the server's key")?;

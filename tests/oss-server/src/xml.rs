@@ -39,7 +39,6 @@ fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
             '\r' => escaped.push_str("&#13;"),
             _ => escaped.push(letter),
         }

@@ -8,7 +8,6 @@ use std::process::Stdio;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 
 use super::measure::Usage;
 use super::table::Sample;
@@ -22,8 +21,7 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
     let work = tempfile::tempdir_in(scratch)?;
     let model_dir = work.path().join("models");
     fs::create_dir(&model_dir)?;
-    let config = work.path().join("config.json");
-    fs::write(&config, settings(workload.connections)?)?;
+    let threads = threads(workload.connections)?;
     let report = work.path().join("usage.json");
     let mut command = cmd::tied(env::current_exe().context("cannot find our own program")?);
     command
@@ -35,8 +33,8 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
         .arg(&model_dir)
         .arg("--state-dir")
         .arg(work.path().join("state"))
-        .arg("--config")
-        .arg(&config)
+        .args(["--threads", &threads.to_string()])
+        .args(["--connections", &(workload.connections / threads).to_string()])
         .envs(server.environment(PREFIX));
     let output = command.stdin(Stdio::null()).output().context("cannot start the agent")?;
     let log = String::from_utf8_lossy(&output.stderr);
@@ -45,11 +43,13 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
     }
     let usage: Usage =
         serde_json::from_str(&fs::read_to_string(&report).context("the agent was not measured")?)?;
-    let complete = log.lines().filter_map(Event::parse).find(|event| event.message() == ALL_COMPLETE);
+    let complete = log.lines().filter_map(Event::parse).find(|event| event.message == ALL_COMPLETE);
     let complete = complete.with_context(|| format!("the agent never said `{ALL_COMPLETE}`:\n{log}"))?;
+    // Beside the files there is the agent's own folder of ready files.
     let loaded: u64 = fs::read_dir(&model_dir)?
-        .map(|entry| Ok(entry?.metadata()?.len()))
-        .sum::<Result<u64>>()
+        .map(|entry| entry?.metadata())
+        .filter_map(|found| found.map(|found| found.is_file().then_some(found.len())).transpose())
+        .sum::<Result<u64, _>>()
         .context("cannot look at the loaded files")?;
     if loaded != workload.bytes() {
         bail!("the agent loaded {loaded} bytes instead of {}", workload.bytes());
@@ -62,14 +62,9 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
     })
 }
 
-/// A configuration with as many connections as the floor has, over as many threads as there are processors.
-fn settings(connections: u32) -> Result<String> {
+/// Over how many threads the agent spreads the connections, which it has equally many of for each thread.
+fn threads(connections: u32) -> Result<u32> {
     let processors = thread::available_parallelism().context("cannot count processors")?.get();
-    let processors = u32::try_from(processors).unwrap_or(u32::MAX);
-    // Threads have equally many connections each.
-    let threads = (1..=connections.min(processors))
-        .rev()
-        .find(|threads| connections.is_multiple_of(*threads))
-        .unwrap_or(1);
-    Ok(json!({ "prefetch": { "vcpus": threads, "workers": connections / threads } }).to_string())
+    let most = connections.min(u32::try_from(processors).unwrap_or(u32::MAX));
+    Ok((1..=most).rev().find(|threads| connections.is_multiple_of(*threads)).unwrap_or(1))
 }

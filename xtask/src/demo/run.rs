@@ -40,8 +40,7 @@ pub(super) fn run(agent: &mut Command) -> Result<Run> {
     }
     let events = events.join().ok().context("the thread that reads the agent's log panicked")??;
     let status = process.child().wait().context("cannot wait for the agent")?;
-    cmd::succeeded(status, agent)
-        .inspect_err(|_| events.iter().for_each(|event| eprintln!("  {event:?}")))?;
+    cmd::succeeded(status, agent).inspect_err(|_| events.iter().for_each(|event| eprintln!("  {event}")))?;
     Ok(Run { started, events, words })
 }
 

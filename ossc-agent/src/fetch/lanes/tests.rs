@@ -33,9 +33,9 @@ fn take_all(lanes: &mut Lanes, reach: u64) -> Vec<String> {
 fn demand_beats_planned_beats_background() {
     let mut lanes = lanes(1, &[4, 4]);
     lanes.start_background();
-    lanes.plan(FileId(1), 0..2);
-    lanes.demand(FileId(1), 3..4);
-    lanes.demand(FileId(0), 1..2);
+    lanes.want(FileId(1), 0..2, Lane::Planned);
+    lanes.want(FileId(1), 3..4, Lane::Demand);
+    lanes.want(FileId(0), 1..2, Lane::Demand);
     assert_eq!(
         take_all(&mut lanes, FAR),
         [
@@ -52,14 +52,14 @@ fn demand_beats_planned_beats_background() {
 #[test]
 fn a_mapping_is_served_from_its_start_and_small_reads_overtake_it() {
     let mut lanes = lanes(4, &[40, 40, 4]);
-    lanes.demand(FileId(0), 0..40);
-    lanes.demand(FileId(1), 0..40);
+    lanes.want(FileId(0), 0..40, Lane::Demand);
+    lanes.want(FileId(1), 0..40, Lane::Demand);
     let now = Instant::now();
     let mut next = || lanes.take(8 * BLOCK, now).map(|(extent, _)| (extent.file.0, extent.blocks));
     assert_eq!(next(), Some((0, 0..8)));
     assert_eq!(next(), Some((0, 8..16)));
-    lanes.demand(FileId(2), 2..3);
-    lanes.demand(FileId(1), 39..40);
+    lanes.want(FileId(2), 2..3, Lane::Demand);
+    lanes.want(FileId(1), 39..40, Lane::Demand);
     let mut next = || lanes.take(8 * BLOCK, now).map(|(extent, _)| (extent.file.0, extent.blocks));
     assert_eq!(next(), Some((2, 2..3)));
     assert_eq!(next(), Some((1, 39..40)));
@@ -109,17 +109,17 @@ fn blocks_from_an_earlier_run_are_not_fetched() {
 fn a_file_rests_after_a_failure_except_for_demand() {
     let mut lanes = lanes(1, &[2, 1]);
     lanes.start_background();
-    lanes.plan(FileId(0), 0..1);
+    lanes.want(FileId(0), 0..1, Lane::Planned);
     let now = Instant::now();
     let (lost, lane) = lanes.take(FAR, now).unwrap();
     assert_eq!(lane, Lane::Planned);
     let until = now + Duration::from_secs(30);
     lanes.put_back(&lost, until);
-    lanes.plan(FileId(0), 1..2);
+    lanes.want(FileId(0), 1..2, Lane::Planned);
     assert_eq!(lanes.next_due(), Some(until));
     assert_eq!(lanes.take(FAR, now).unwrap().0, Extent { file: FileId(1), blocks: 0..1 });
     assert_eq!(lanes.take(FAR, now), None);
-    lanes.demand(FileId(0), 0..1);
+    lanes.want(FileId(0), 0..1, Lane::Demand);
     assert_eq!(lanes.take(FAR, now).unwrap().1, Lane::Demand);
     assert_eq!(lanes.take(FAR, now), None);
     assert_eq!(lanes.take(FAR, until).unwrap(), (Extent { file: FileId(0), blocks: 1..2 }, Lane::Planned));
@@ -133,7 +133,7 @@ fn a_block_that_arrives_ends_the_rest() {
     let now = Instant::now();
     let (lost, _) = lanes.take(BLOCK, now).unwrap();
     lanes.put_back(&lost, now + Duration::from_secs(30));
-    lanes.demand(FileId(0), 1..2);
+    lanes.want(FileId(0), 1..2, Lane::Demand);
     assert!(lanes.take(BLOCK, now).is_some());
     lanes.block_ready(FileId(0), BlockIndex(1));
     assert_eq!(take_all(&mut lanes, FAR), ["background 0:0..1"]);
@@ -143,14 +143,14 @@ fn a_block_that_arrives_ends_the_rest() {
 fn a_closed_file_gives_nothing_and_leaves_the_others_alone() {
     let mut lanes = lanes(1, &[4, 2]);
     lanes.start_background();
-    lanes.demand(FileId(0), 3..4);
-    lanes.plan(FileId(0), 2..3);
+    lanes.want(FileId(0), 3..4, Lane::Demand);
+    lanes.want(FileId(0), 2..3, Lane::Planned);
     let now = Instant::now();
     let (flying, _) = lanes.take(FAR, now).unwrap();
     lanes.close(FileId(0));
     lanes.close(FileId(0));
     lanes.put_back(&flying, now);
-    lanes.demand(FileId(0), 0..1);
+    lanes.want(FileId(0), 0..1, Lane::Demand);
     assert_eq!(take_all(&mut lanes, FAR), ["background 1:0..2"]);
     assert_eq!(lanes.next_due(), None);
 }
@@ -168,13 +168,13 @@ fn forgotten_files_are_fetched_again() {
 }
 
 #[test]
-fn demands_nobody_waits_for_are_dropped() {
+fn demands_are_dropped_by_file() {
     let mut lanes = lanes(1, &[40, 2]);
-    lanes.demand(FileId(0), 0..40);
-    lanes.demand(FileId(0), 1..2);
-    lanes.demand(FileId(1), 0..1);
-    lanes.retain_demands(FileId(0), |blocks| *blocks == (1..2));
-    assert_eq!(take_all(&mut lanes, FAR), ["demand 0:1..2", "demand 1:0..1"]);
+    lanes.want(FileId(0), 0..40, Lane::Demand);
+    lanes.want(FileId(0), 1..2, Lane::Demand);
+    lanes.want(FileId(1), 0..1, Lane::Demand);
+    lanes.drop_demands(FileId(0));
+    assert_eq!(take_all(&mut lanes, FAR), ["demand 1:0..1"]);
 }
 
 /// What can happen to the lanes from outside.
@@ -202,19 +202,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
-/// The obvious model: sets of (file, block).
+/// The obvious model: sets of (file, block), and the demands not answered yet.
 #[derive(Default)]
 struct Naive {
-    demanded: BTreeSet<(u32, u32)>,
+    demands: Vec<(u32, Range<u32>)>,
     taken: BTreeSet<(u32, u32)>,
     ready: BTreeSet<(u32, u32)>,
-    /// Whether something was lost: what its waiters wanted besides may still be on the demand lane.
-    lost: bool,
 }
 
 impl Naive {
     fn waits(&self) -> bool {
-        self.demanded.iter().any(|block| !self.taken.contains(block) && !self.ready.contains(block))
+        let mut blocks =
+            self.demands.iter().flat_map(|(file, blocks)| blocks.clone().map(|block| (*file, block)));
+        blocks.any(|block| !self.taken.contains(&block) && !self.ready.contains(&block))
     }
 }
 
@@ -240,7 +240,7 @@ proptest! {
                 assert!(!waits, "a demanded block was not handed out");
                 return None;
             };
-            assert!(if naive.lost { !waits || lane == Lane::Demand } else { waits == (lane == Lane::Demand) });
+            assert_eq!(lane == Lane::Demand, waits);
             assert!(extent.blocks.len() as u64 <= (reach / BLOCK).max(1));
             for block in blocks(&extent) {
                 assert!(!naive.ready.contains(&block) && naive.taken.insert(block), "{block:?} twice");
@@ -252,12 +252,11 @@ proptest! {
                 Step::Demand(file, start, len) | Step::Plan(file, start, len) => {
                     let end = (start + len).min(SIZES[file as usize]);
                     let range = start.min(end)..end;
-                    if matches!(step, Step::Plan(..)) {
-                        lanes.plan(FileId(file), range);
-                    } else {
-                        naive.demanded.extend(range.clone().map(|block| (file, block)));
-                        lanes.demand(FileId(file), range);
+                    let demand = matches!(step, Step::Demand(..));
+                    if demand {
+                        naive.demands.push((file, range.clone()));
                     }
+                    lanes.want(FileId(file), range, if demand { Lane::Demand } else { Lane::Planned });
                 }
                 Step::Background => lanes.start_background(),
                 Step::Take(reach) => flying.extend(take(&mut lanes, &mut naive, reach)),
@@ -273,12 +272,16 @@ proptest! {
                 }
                 Step::Lose(at) if at < flying.len() => {
                     let extent = flying.swap_remove(at);
-                    lanes.put_back(&extent, now);
-                    naive.lost = true;
+                    let (file, lost) = (extent.file.0, extent.blocks.start);
                     for block in blocks(&extent) {
                         naive.taken.remove(&block);
-                        // Who waited for it has been told; nobody waits any more.
-                        naive.demanded.remove(&block);
+                    }
+                    // Who waited for the first block has been told; the other demands stand.
+                    naive.demands.retain(|demand| demand.0 != file || !demand.1.contains(&lost));
+                    lanes.put_back(&extent, now);
+                    lanes.drop_demands(extent.file);
+                    for (_, range) in naive.demands.iter().filter(|demand| demand.0 == file) {
+                        lanes.want(extent.file, range.clone(), Lane::Demand);
                     }
                 }
                 Step::Arrive(_) | Step::Lose(_) => {}

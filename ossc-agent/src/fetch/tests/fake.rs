@@ -120,7 +120,7 @@ fn fault(remedy: Remedy) -> Fault {
 impl Source for FakeConnection {
     type Body<'a> = FakeBody;
 
-    async fn get<'a>(&'a mut self, object: &Object, range: ByteRange) -> Result<FakeBody, Fault> {
+    async fn get(&mut self, object: &Object, range: ByteRange) -> Result<FakeBody, Fault> {
         let request = {
             let mut seen = self.origin.seen.lock().unwrap();
             let request = Request {

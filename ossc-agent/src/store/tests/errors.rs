@@ -4,28 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
 use super::super::{Config, Error, Store, recorded};
-use super::scratch::{B, BOOT, KINDS, Kind, Scratch, blocks, complete, fill_block, object, version};
+use super::scratch::{B, BOOT, KINDS, Kind, Mount, Scratch, blocks, complete, fill_block, object, version};
 use crate::base::{FileId, Object};
-
-/// A small tmpfs of its own.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(path: PathBuf, options: &str) -> Self {
-        fs::create_dir_all(&path).unwrap();
-        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
-    }
-}
 
 /// Opens, expects this message, and that nothing on disk changed.
 #[track_caller]

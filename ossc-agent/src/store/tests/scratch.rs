@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crc_fast::{CrcAlgorithm, checksum};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 use super::super::{Config, Error, File, Store};
@@ -81,6 +82,23 @@ impl Scratch {
             }
         }
         found
+    }
+}
+
+/// A small tmpfs of its own.
+pub(super) struct Mount(pub(super) PathBuf);
+
+impl Mount {
+    pub(super) fn new(path: PathBuf, options: &str) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
     }
 }
 

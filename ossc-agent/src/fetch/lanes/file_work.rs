@@ -1,0 +1,152 @@
+//! The blocks of one file, as far as fetching goes: missing, in flight, or ready. Pure. A block is handed out
+//! once; one that was lost is missing again, and the file rests then, which `lanes` heeds for all but demands.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::base::{BlockIndex, Layout};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Missing,
+    InFlight,
+    Ready,
+}
+
+#[derive(Debug)]
+pub(super) struct FileWork {
+    layout: Layout,
+    states: Vec<State>,
+    /// Blocks in state `Missing`.
+    missing: u32,
+    /// Blocks in state `Ready`, and their bytes.
+    ready: u32,
+    ready_bytes: u64,
+    /// No block before this one is missing.
+    first_missing: u32,
+    /// After a failure: only demands are served before this time.
+    rests_until: Option<Instant>,
+    /// Lost for good: nothing is handed out any more.
+    closed: bool,
+}
+
+impl FileWork {
+    pub(super) fn new(layout: Layout, is_ready: impl Fn(BlockIndex) -> bool) -> Self {
+        let count = layout.block_count();
+        let mut file = Self {
+            layout,
+            states: vec![State::InFlight; count as usize],
+            missing: 0,
+            ready: 0,
+            ready_bytes: 0,
+            first_missing: 0,
+            rests_until: None,
+            closed: false,
+        };
+        for block in (0..count).map(BlockIndex) {
+            if is_ready(block) {
+                file.block_ready(block);
+            } else {
+                file.set_missing(block);
+            }
+        }
+        file
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Blocks that can be handed out.
+    pub(super) fn missing(&self) -> u32 {
+        if self.closed { 0 } else { self.missing }
+    }
+
+    pub(super) fn ready_bytes(&self) -> u64 {
+        self.ready_bytes
+    }
+
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.rests_until
+    }
+
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
+    }
+
+    /// How many of these blocks are not ready.
+    pub(super) fn unready(&self, blocks: Range<u32>) -> u32 {
+        let states = self.states.get(blocks.start as usize..blocks.end as usize).unwrap_or_default();
+        count(states.iter().filter(|state| **state != State::Ready).count())
+    }
+
+    /// Hands out the first run of missing blocks `within`, at most `max` of them.
+    pub(super) fn claim(&mut self, within: Range<u32>, max: u32) -> Option<Range<u32>> {
+        if self.closed {
+            return None;
+        }
+        let end = within.end.min(self.layout.block_count());
+        let states = self.states.get_mut(within.start as usize..end as usize)?;
+        let skip = states.iter().position(|state| *state == State::Missing)?;
+        let run =
+            states[skip..].iter().take(max as usize).take_while(|state| **state == State::Missing).count();
+        states[skip..skip + run].fill(State::InFlight);
+        self.missing -= count(run);
+        let start = within.start + count(skip);
+        Some(start..start + count(run))
+    }
+
+    /// Hands out the first run of missing blocks of the file.
+    pub(super) fn claim_first(&mut self, max: u32) -> Option<Range<u32>> {
+        let blocks = self.claim(self.first_missing..self.layout.block_count(), max)?;
+        self.first_missing = blocks.end;
+        Some(blocks)
+    }
+
+    /// A block that was handed out is there. True if it was the last one of the file.
+    pub(super) fn block_ready(&mut self, block: BlockIndex) -> bool {
+        let Some(state @ State::InFlight) = self.states.get_mut(block.0 as usize) else { return false };
+        *state = State::Ready;
+        self.ready += 1;
+        self.ready_bytes += self.layout.range_of(block).len();
+        self.rests_until = None;
+        self.ready == self.layout.block_count()
+    }
+
+    /// Blocks that were handed out could not be had.
+    pub(super) fn put_back(&mut self, blocks: Range<u32>, rests_until: Instant) {
+        self.rests_until = Some(rests_until);
+        for block in blocks.map(BlockIndex) {
+            if self.states.get(block.0 as usize) == Some(&State::InFlight) {
+                self.set_missing(block);
+            }
+        }
+    }
+
+    /// What was ready is missing again.
+    pub(super) fn forget(&mut self) {
+        for block in (0..self.layout.block_count()).map(BlockIndex) {
+            if self.states.get(block.0 as usize) == Some(&State::Ready) {
+                self.set_missing(block);
+            }
+        }
+        (self.ready, self.ready_bytes) = (0, 0);
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn set_missing(&mut self, block: BlockIndex) {
+        if let Some(state) = self.states.get_mut(block.0 as usize) {
+            *state = State::Missing;
+            self.missing += 1;
+            self.first_missing = self.first_missing.min(block.0);
+        }
+    }
+}
+
+/// A number of blocks of one file, which fits by the layout.
+fn count(blocks: usize) -> u32 {
+    u32::try_from(blocks).unwrap_or(u32::MAX)
+}
