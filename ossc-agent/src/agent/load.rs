@@ -192,6 +192,7 @@ impl<'a> Load<'a> {
                     "no keeper could be started; trying again"
                 );
                 tokio::time::sleep(KEEPER_RETRY).await;
+                guard.retry_keeper();
             }
         }
     }
