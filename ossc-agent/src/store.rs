@@ -17,6 +17,7 @@ mod config;
 mod data_file;
 mod error;
 mod inherited;
+mod journal;
 mod model_dir;
 mod names;
 mod open;

@@ -40,7 +40,7 @@ fn held_reader(site: &Site, agent: &Agent) -> anyhow::Result<Reader> {
 }
 
 /// Kills the agent and nothing else.
-fn kill_agent(agent: &mut Agent) -> anyhow::Result<()> {
+pub(crate) fn kill_agent(agent: &mut Agent) -> anyhow::Result<()> {
     agent.process().signal(Signal::SIGKILL)?;
     agent.process().wait(PATIENCE)?;
     Ok(())
@@ -64,7 +64,7 @@ fn keepers(model_dir: &Path) -> anyhow::Result<Vec<Pid>> {
 }
 
 /// Waits until the model directory has no keeper.
-fn no_keeper_left(site: &Site) -> anyhow::Result<()> {
+pub(crate) fn no_keeper_left(site: &Site) -> anyhow::Result<()> {
     let deadline = std::time::Instant::now() + PATIENCE;
     while !keepers(&site.model_dir())?.is_empty() {
         ensure!(std::time::Instant::now() < deadline, "a keeper stays");

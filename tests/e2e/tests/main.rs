@@ -5,6 +5,7 @@
 //! Start with `readers`, the promise that the others only add to.
 
 mod command;
+mod crash_storm;
 mod demand_first;
 mod errors;
 mod failure;
