@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::Error;
@@ -27,6 +28,8 @@ pub(super) struct Guard {
     keeper: Keeper,
     /// Told when the keeper has ended.
     ended: Arc<Notify>,
+    /// Takes SIGIO, whose default action would end the agent (`Keeper::release_unused_strays`).
+    _sigio: Signal,
 }
 
 impl Guard {
@@ -52,7 +55,8 @@ impl Guard {
             }
             Some(inherited) => {
                 let Inherited { socket, group, record, files: held, pending } = inherited;
-                let (inodes, strays) = strays(store, held).into_iter().unzip::<_, _, Vec<_>, _>();
+                let strays = strays(store, held);
+                let inodes = strays.iter().map(|(inode, _)| *inode).collect();
                 tracing::info!(held = pending.len(), "readers taken over from an agent that died");
                 let fds = (group.as_fd(), record.as_fd());
                 let keeper = Keeper::adopt(settings(config), socket, fds, &files, strays)?;
@@ -72,7 +76,9 @@ impl Guard {
         strays.into_iter().for_each(|inode| gate.refuse(inode));
         gate.begin(pending);
         let ended = watch(&keeper)?;
-        Ok(Some(Self { gate, keeper, ended }))
+        let sigio =
+            signal(SignalKind::io()).map_err(|source| Error::System { what: "receive SIGIO", source })?;
+        Ok(Some(Self { gate, keeper, ended, _sigio: sigio }))
     }
 
     /// The gate.
@@ -96,6 +102,11 @@ impl Guard {
         self.keeper.replace(&incomplete(store))?;
         self.ended = watch(&self.keeper)?;
         Ok(())
+    }
+
+    /// Looks after what changes slowly; to be called every few seconds.
+    pub(super) fn tidy(&mut self) {
+        self.keeper.release_unused_strays();
     }
 
     /// Has `keeper_ended` return again, after a replacement that failed.

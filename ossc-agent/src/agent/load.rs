@@ -100,7 +100,10 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
             Event::KeeperEnded => load.replace_keeper().await,
             Event::Tick => load.report(),
-            Event::Persist => load.persist().await,
+            Event::Persist => {
+                load.persist().await;
+                load.guard.iter_mut().for_each(Guard::tidy);
+            }
         }
     };
     load.stop().await?;

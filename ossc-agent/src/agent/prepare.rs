@@ -101,10 +101,17 @@ fn publish(
     inherited: Option<Inherited>,
 ) -> Result<Option<Guard>, Error> {
     let guard = Guard::start(config, store, fetcher, inherited)?;
-    for file in store.files() {
-        store.publish(file.id())?;
+    match store.files().iter().try_for_each(|file| store.publish(file.id())) {
+        Ok(()) => Ok(guard),
+        Err(error) => {
+            // Its keeper would wait for another agent.
+            store.retire()?;
+            if let Some(guard) = guard {
+                guard.stop(store);
+            }
+            Err(error.into())
+        }
     }
-    Ok(guard)
 }
 
 /// What was found on disk.

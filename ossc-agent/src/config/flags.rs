@@ -82,7 +82,7 @@ pub struct Flags {
 
     /// How long readers wait for another agent when this one dies, before they get an error [default: 120]
     #[arg(long, value_name = "SECONDS")]
-    pub takeover_deadline: Option<u64>,
+    pub takeover_deadline: Option<u32>,
 
     /// Start from the files on disk without asking OSS; all must be complete
     #[arg(long)]

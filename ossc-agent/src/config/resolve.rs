@@ -38,14 +38,14 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             .or_else(|| raw.endpoint.clone()),
         ["OSS endpoint", "--oss-endpoint", "OSS_ENDPOINT", "endpoint"],
     )?;
-    let model_dir = PathBuf::from(required(
+    let model_dir = required(
         flags
             .model_dir
             .clone()
             .or_else(|| env.get("MODEL_DIR").map(PathBuf::from))
             .or_else(|| raw.model_dir.clone()),
         ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
-    )?);
+    )?;
     let state_dir = flags
         .state_dir
         .clone()
@@ -80,7 +80,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         takeover_deadline: flags
             .takeover_deadline
             .or(raw.takeover_deadline_sec)
-            .map_or(DEFAULT_TAKEOVER_DEADLINE, Duration::from_secs),
+            .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),

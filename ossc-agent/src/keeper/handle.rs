@@ -15,7 +15,7 @@ use super::inherit::PATIENCE;
 use super::wire::{self, Message, Received};
 use super::{ARGUMENT, place};
 use crate::store::Inode;
-use crate::sys::rights;
+use crate::sys::{lease, rights};
 
 /// This program, also when its file was replaced by another version since.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -39,7 +39,7 @@ pub struct Keeper {
     group: OwnedFd,
     record: OwnedFd,
     /// Files of an earlier agent that this one does not fill.
-    strays: Vec<OwnedFd>,
+    strays: Vec<(Inode, OwnedFd)>,
     /// Not ours when it was taken over.
     child: Option<Child>,
 }
@@ -51,10 +51,21 @@ impl Keeper {
         (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
         files: &[BorrowedFd<'_>],
     ) -> Result<Self, Error> {
+        let (socket, child) = spawn(&settings)?;
+        Self::meet(settings, socket, Some(child), (group, record), files)
+    }
+
+    /// Gives everything to a new keeper at the other end of this socket.
+    pub(super) fn meet(
+        settings: Settings,
+        socket: OwnedFd,
+        child: Option<Child>,
+        (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+        files: &[BorrowedFd<'_>],
+    ) -> Result<Self, Error> {
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::Start);
         let (group, record) = (own(group)?, own(record)?);
-        let (socket, child) = spawn(&settings)?;
-        let keeper = Self { settings, socket, group, record, strays: Vec::new(), child: Some(child) };
+        let keeper = Self { settings, socket, group, record, strays: Vec::new(), child };
         keeper.introduce(files)?;
         Ok(keeper)
     }
@@ -66,7 +77,7 @@ impl Keeper {
         socket: OwnedFd,
         (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
         files: &[BorrowedFd<'_>],
-        strays: Vec<OwnedFd>,
+        strays: Vec<(Inode, OwnedFd)>,
     ) -> Result<Self, Error> {
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::Start);
         let keeper = Self { group: own(group)?, record: own(record)?, settings, socket, strays, child: None };
@@ -106,6 +117,15 @@ impl Keeper {
         }
     }
 
+    /// Lets go of files of an earlier version that nobody has open any more, so that their space is free again.
+    /// SIGIO must not end this process: it comes when somebody opens one in this very moment.
+    pub fn release_unused_strays(&mut self) {
+        let unused =
+            |(_, fd): &mut (Inode, OwnedFd)| matches!(lease::is_open_elsewhere(fd.as_fd()), Ok(false));
+        let unused: Vec<_> = self.strays.extract_if(.., unused).collect();
+        unused.iter().for_each(|(inode, _)| self.release(*inode));
+    }
+
     /// The agent is about to exit: nobody is held any more, and what is not complete is hidden.
     pub fn say_goodbye(self, complete: bool) {
         if complete && let Err(error) = place::forget(&self.settings.model_dir) {
@@ -128,7 +148,8 @@ impl Keeper {
         let model_dir = &self.settings.model_dir;
         let talk = |what| Error::talk(what, model_dir);
         rights::set_patience(self.socket.as_fd(), PATIENCE).map_err(talk("set up the connection to"))?;
-        let files: Vec<_> = self.strays.iter().map(AsFd::as_fd).chain(files.iter().copied()).collect();
+        let files: Vec<_> =
+            self.strays.iter().map(|(_, fd)| fd.as_fd()).chain(files.iter().copied()).collect();
         wire::send_all(self.socket.as_fd(), Message::Hold, &files).map_err(talk("speak to"))?;
         self.say(Message::Sync, &[])?;
         match wire::receive(self.socket.as_fd()).map_err(talk("hear"))? {

@@ -78,12 +78,12 @@ impl Message {
         }
         let (kind, a, b) = (numbers.next()?, numbers.next()?, numbers.next()?);
         Some(match kind {
-            1 => Self::Start(Duration::from_secs(a)),
+            1 => Self::Start(deadline(a)),
             2 => Self::Hold,
             3 => Self::Release(Inode { dev: a, ino: b }),
             4 => Self::Sync,
             5 => Self::Goodbye,
-            6 => Self::Adopt(Duration::from_secs(a)),
+            6 => Self::Adopt(deadline(a)),
             7 => Self::Ready,
             8 => Self::Record,
             9 => Self::Files,
@@ -91,6 +91,11 @@ impl Message {
             _ => return None,
         })
     }
+}
+
+/// No more than a moment in time can be moved by.
+fn deadline(seconds: u64) -> Duration {
+    Duration::from_secs(seconds.min(u32::MAX.into()))
 }
 
 /// What came.

@@ -32,7 +32,7 @@ const EARLY_MS: u64 = 400;
 const PERCENT_UNDER_KILLS: u64 = 80;
 const READERS: usize = 16;
 /// Reads of each reader; one that ends is followed by another.
-const READS: u64 = 30;
+const READS: u64 = 4;
 /// Share of the model that may be fetched again for each kill.
 const REFETCHED_PERCENT: u64 = 2;
 
