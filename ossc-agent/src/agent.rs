@@ -7,6 +7,7 @@
 
 mod command;
 mod error;
+mod guard;
 mod heads;
 mod load;
 mod observe;
@@ -16,6 +17,7 @@ mod signals;
 pub use error::Error;
 
 use crate::config::Config;
+use crate::keeper;
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +35,14 @@ pub fn run(config: Config) -> Result<Outcome, Error> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
+    // Before anything else opens descriptors: those of held readers have numbers that must be free.
+    let inherited = keeper::ask(&config.store.model_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::System { what: "start the event loop", source })?;
     runtime.block_on(async {
-        let prepared = prepare::prepare(&config).await?;
+        let prepared = prepare::prepare(&config, inherited).await?;
         load::run(&config, prepared).await
     })
 }

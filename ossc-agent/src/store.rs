@@ -16,6 +16,8 @@
 mod config;
 mod data_file;
 mod error;
+mod inherited;
+mod journal;
 mod model_dir;
 mod names;
 mod open;
@@ -31,14 +33,15 @@ mod state_dir;
 mod tests;
 mod undo;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use config::Config;
 pub use data_file::{File, Inode, Sealed};
 pub use error::Error;
-pub use names::BadName;
-pub use open::recorded;
+pub use names::{BadName, STATE_DIR};
+pub use open::{hide_incomplete, recorded};
 pub use ready_map::ReadyMap;
 pub use report::{Report, Tally};
 
@@ -64,13 +67,21 @@ impl Store {
     /// Checks everything, then lays out (hidden) or resumes the files. Complete files of an earlier run
     /// are there at once, under their names. Blocking; nothing half-made is left when it fails.
     pub fn open(config: &Config, objects: Vec<Object>) -> Result<Self, Error> {
-        let boot_id = sys::file::boot_id().map_err(Error::io("read", Path::new(sys::file::BOOT_ID)))?;
-        Self::open_in_boot(config, objects, &boot_id)
+        Self::take_over(config, objects, Vec::new())
     }
 
-    /// The same for a given boot id, so that tests can reboot.
+    /// The same with descriptors of data files whose readers a keeper held since an agent died. Those that can
+    /// be resumed stay under their names and are used through these descriptors, which were opened before
+    /// any watch; `files` shows which were.
+    pub fn take_over(config: &Config, objects: Vec<Object>, inherited: Vec<OwnedFd>) -> Result<Self, Error> {
+        let boot_id = sys::file::boot_id().map_err(Error::io("read", Path::new(sys::file::BOOT_ID)))?;
+        open::open(config, objects, inherited, &boot_id)
+    }
+
+    /// As `open` for a given boot id, so that tests can reboot.
+    #[cfg(test)]
     fn open_in_boot(config: &Config, objects: Vec<Object>, boot_id: &str) -> Result<Self, Error> {
-        open::open(config, objects, boot_id)
+        open::open(config, objects, Vec::new(), boot_id)
     }
 
     /// What was found and done by `open`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::command::Command;
+use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
 use super::prepare::Prepared;
 use super::signals::{Caught, Signals};
@@ -13,7 +14,6 @@ use super::{Error, Outcome};
 use crate::base::Bytes;
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
-use crate::gate::Gate;
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
 
@@ -24,12 +24,16 @@ const PERSIST_EVERY: Duration = Duration::from_secs(2);
 /// How long a stop lets blocks in flight finish: under the 10 s that container runtimes give before SIGKILL.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Between two tries to start a keeper, during which the loop does nothing else: without one, little matters.
+const KEEPER_RETRY: Duration = Duration::from_millis(500);
+
 /// Everything the loop reacts to.
 enum Event {
     Fetch(fetch::Event),
     Head(HeadReady),
     Signal(Caught),
     CommandEnded(u8),
+    KeeperEnded,
     Tick,
     Persist,
 }
@@ -39,14 +43,14 @@ struct Load<'a> {
     config: &'a Config,
     store: Arc<Store>,
     fetcher: Fetcher,
-    gate: Option<Gate>,
+    guard: Option<Guard>,
     reporter: Reporter,
     started: std::time::Instant,
 }
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
-    let Prepared { store, fetcher, gate, mut events, started } = prepared;
+    let Prepared { store, fetcher, guard, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
     let mut heads = Heads::plan(&store, &fetcher);
     fetcher.start_background();
@@ -61,11 +65,11 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     let mut command = match Command::start(&config.command, |pid| probes.add_pid(pid)) {
         Ok(command) => command,
         Err(error) => {
-            Load::new(config, store, fetcher, gate, started).stop().await?;
+            Load::new(config, store, fetcher, guard, started).stop().await?;
             return Err(error);
         }
     };
-    let mut load = Load::new(config, store, fetcher, gate, started);
+    let mut load = Load::new(config, store, fetcher, guard, started);
     load.say_if_complete();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -81,6 +85,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             status = ended(command.as_mut()) => Event::CommandEnded(status),
             Some(event) = events.recv() => Event::Fetch(event),
             ready = heads.next() => Event::Head(ready),
+            () = keeper_ended(load.guard.as_ref()) => Event::KeeperEnded,
             _ = tick.tick() => Event::Tick,
             _ = persist.tick() => Event::Persist,
         };
@@ -93,8 +98,12 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             Event::CommandEnded(status) => break Outcome::CommandExited(status),
             Event::Fetch(event) => load.on_fetch(event),
             Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
+            Event::KeeperEnded => load.replace_keeper().await,
             Event::Tick => load.report(),
-            Event::Persist => load.persist().await,
+            Event::Persist => {
+                load.persist().await;
+                load.guard.iter_mut().for_each(Guard::tidy);
+            }
         }
     };
     load.stop().await?;
@@ -109,16 +118,24 @@ async fn ended(command: Option<&mut Command>) -> u8 {
     }
 }
 
+/// The keeper's end, or never if there is none.
+async fn keeper_ended(guard: Option<&Guard>) {
+    match guard {
+        Some(guard) => guard.keeper_ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl<'a> Load<'a> {
     fn new(
         config: &'a Config,
         store: Arc<Store>,
         fetcher: Fetcher,
-        gate: Option<Gate>,
+        guard: Option<Guard>,
         started: std::time::Instant,
     ) -> Self {
-        let reporter = Reporter::start(&progress(&store, &fetcher, gate.as_ref()));
-        Self { config, store, fetcher, gate, reporter, started }
+        let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
+        Self { config, store, fetcher, guard, reporter, started }
     }
 
     fn is_complete(&self) -> bool {
@@ -130,15 +147,15 @@ impl<'a> Load<'a> {
             fetch::Event::Complete(id) => {
                 if let Some(file) = self.store.file(id) {
                     tracing::info!(file = %file.object().name, bytes = %Bytes(file.layout().size()), "file complete");
-                    if let Some(gate) = &self.gate {
-                        gate.release(&**file);
+                    if let Some(guard) = &self.guard {
+                        guard.release(file);
                     }
                 }
                 self.say_if_complete();
             }
             fetch::Event::Failed(id, failure) => {
-                if let (Some(gate), Some(file)) = (&self.gate, self.store.file(id)) {
-                    gate.fail(&**file, failure.errno());
+                if let (Some(guard), Some(file)) = (&self.guard, self.store.file(id)) {
+                    guard.gate().fail(&**file, failure.errno());
                 }
             }
         }
@@ -150,7 +167,7 @@ impl<'a> Load<'a> {
         }
         self.report();
         self.reporter.finish();
-        let progress = progress(&self.store, &self.fetcher, self.gate.as_ref());
+        let progress = progress(&self.store, &self.fetcher, self.guard.as_ref());
         tracing::info!(
             files = progress.files,
             bytes = %Bytes(progress.total),
@@ -161,7 +178,26 @@ impl<'a> Load<'a> {
     }
 
     fn report(&mut self) {
-        self.reporter.update(&progress(&self.store, &self.fetcher, self.gate.as_ref()));
+        self.reporter.update(&progress(&self.store, &self.fetcher, self.guard.as_ref()));
+    }
+
+    /// Starts another keeper, as often as it takes.
+    async fn replace_keeper(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        tracing::error!(
+            "the keeper has ended: readers are not safe against the agent's death until another one runs"
+        );
+        match guard.replace_keeper(&self.store) {
+            Ok(()) => tracing::info!("another keeper runs"),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "no keeper could be started; trying again"
+                );
+                tokio::time::sleep(KEEPER_RETRY).await;
+                guard.retry_keeper();
+            }
+        }
     }
 
     /// Writes the ready files off the loop's thread: it waits for the disk.
@@ -183,8 +219,8 @@ impl<'a> Load<'a> {
         }
         let incomplete = self.store.files().iter().filter(|file| !file.is_complete()).count();
         self.store.retire()?;
-        if let Some(gate) = self.gate.take() {
-            gate.stop();
+        if let Some(guard) = self.guard.take() {
+            guard.stop(&self.store);
         }
         if incomplete > 0 {
             tracing::info!(
@@ -197,7 +233,7 @@ impl<'a> Load<'a> {
     }
 }
 
-fn progress(store: &Store, fetcher: &Fetcher, gate: Option<&Gate>) -> Progress {
+fn progress(store: &Store, fetcher: &Fetcher, guard: Option<&Guard>) -> Progress {
     let fetched = fetcher.progress();
     Progress {
         ready: fetched.bytes_ready,
@@ -205,6 +241,6 @@ fn progress(store: &Store, fetcher: &Fetcher, gate: Option<&Gate>) -> Progress {
         fetched: fetched.counts.bytes_fetched,
         files_complete: store.files().iter().filter(|file| file.is_complete()).count(),
         files: store.files().len(),
-        held: gate.map_or(0, |gate| gate.snapshot().held),
+        held: guard.map_or(0, |guard| guard.gate().snapshot().held),
     }
 }
