@@ -7,7 +7,9 @@
 
 mod command;
 mod error;
+mod family;
 mod heads;
+mod learn;
 mod load;
 mod observe;
 mod prepare;

@@ -60,6 +60,14 @@ pub struct Targets {
     pub cgroups: Vec<PathBuf>,
 }
 
+impl Targets {
+    /// Whether none was named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty() && self.cgroups.is_empty()
+    }
+}
+
 /// Log settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {

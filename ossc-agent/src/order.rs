@@ -17,7 +17,7 @@ mod recorder;
 mod shelf;
 
 pub use command::command_name;
-pub use default::{default_plan, rest_of_head};
+pub use default::{default_plan, opening, rest_of_head};
 pub use follow::Follower;
 pub use head::{Head, head_len};
 pub use merge::merge;

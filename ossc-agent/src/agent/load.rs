@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::command::Command;
 use super::heads::{HeadReady, Heads};
+use super::learn::Learner;
 use super::prepare::Prepared;
 use super::signals::{Caught, Signals};
 use super::{Error, Outcome};
@@ -39,6 +41,7 @@ struct Load<'a> {
     config: &'a Config,
     store: Arc<Store>,
     fetcher: Fetcher,
+    learner: Arc<Learner>,
     gate: Option<Gate>,
     reporter: Reporter,
     started: std::time::Instant,
@@ -46,9 +49,9 @@ struct Load<'a> {
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
-    let Prepared { store, fetcher, gate, mut events, started } = prepared;
+    let Prepared { store, fetcher, learner, gate, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
-    let mut heads = Heads::plan(&store, &fetcher);
+    let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
     tracing::info!(
         files = store.files().len(),
@@ -57,15 +60,20 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         "files visible"
     );
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
-    let probes = super::observe::start(config, &store).await;
-    let mut command = match Command::start(&config.command, |pid| probes.add_pid(pid)) {
+    let probes = super::observe::start(config, &store, &learner).await;
+    let watch = |pid| {
+        learner.add_pid(pid);
+        probes.add_pid(pid);
+    };
+    let command = Command::start(&config.command, watch);
+    let mut load = Load::new(config, store, fetcher, learner, gate, started);
+    let mut command = match command {
         Ok(command) => command,
         Err(error) => {
-            Load::new(config, store, fetcher, gate, started).stop().await?;
+            load.stop().await?;
             return Err(error);
         }
     };
-    let mut load = Load::new(config, store, fetcher, gate, started);
     load.say_if_complete();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -114,11 +122,12 @@ impl<'a> Load<'a> {
         config: &'a Config,
         store: Arc<Store>,
         fetcher: Fetcher,
+        learner: Arc<Learner>,
         gate: Option<Gate>,
         started: std::time::Instant,
     ) -> Self {
         let reporter = Reporter::start(&progress(&store, &fetcher, gate.as_ref()));
-        Self { config, store, fetcher, gate, reporter, started }
+        Self { config, store, fetcher, learner, gate, reporter, started }
     }
 
     fn is_complete(&self) -> bool {
@@ -158,6 +167,8 @@ impl<'a> Load<'a> {
             ms = self.started.elapsed().as_millis(),
             "all files complete"
         );
+        // The order of the load is known now, whatever becomes of this process later.
+        self.keep_order();
     }
 
     fn report(&mut self) {
@@ -174,6 +185,12 @@ impl<'a> Load<'a> {
         }
     }
 
+    /// Keeps the learned order off the loop's thread.
+    fn keep_order(&self) -> JoinHandle<()> {
+        let learner = Arc::clone(&self.learner);
+        tokio::task::spawn_blocking(move || learner.keep())
+    }
+
     /// No new work, incomplete files lose their name, waiting readers are told, marks go.
     async fn stop(mut self) -> Result<(), Error> {
         self.reporter.finish();
@@ -185,6 +202,9 @@ impl<'a> Load<'a> {
         self.store.retire()?;
         if let Some(gate) = self.gate.take() {
             gate.stop();
+        }
+        if let Err(error) = self.keep_order().await {
+            tracing::error!(%error, "keeping the learned order ended early");
         }
         if incomplete > 0 {
             tracing::info!(

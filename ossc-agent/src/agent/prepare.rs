@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Error;
+use super::learn::Learner;
 use crate::base::Bytes;
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
@@ -21,6 +22,7 @@ const DESCRIPTORS_BESIDES_FILES: u64 = 512;
 pub(super) struct Prepared {
     pub(super) store: Arc<Store>,
     pub(super) fetcher: Fetcher,
+    pub(super) learner: Arc<Learner>,
     /// None when every file was complete from the start.
     pub(super) gate: Option<Gate>,
     pub(super) events: UnboundedReceiver<fetch::Event>,
@@ -35,7 +37,8 @@ pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
     let store = Arc::new(lay_out(config, &client, started).await?);
     let (sender, events) = unbounded_channel();
     let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, sender)?;
-    let gate = match open_gate(config, &store, &fetcher) {
+    let learner = Arc::new(Learner::start(config, &store, &fetcher));
+    let gate = match open_gate(config, &store, &fetcher, &learner) {
         Ok(gate) => gate,
         Err(error) => {
             // Nothing is visible yet; what was laid out stays hidden and is resumed by the next start.
@@ -43,7 +46,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
             return Err(error);
         }
     };
-    Ok(Prepared { store, fetcher, gate, events, started })
+    Ok(Prepared { store, fetcher, learner, gate, events, started })
 }
 
 async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Result<Store, Error> {
@@ -77,14 +80,20 @@ async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Res
 }
 
 /// Marks and publishes every file. A model that is complete needs no gate at all.
-fn open_gate(config: &Config, store: &Store, fetcher: &Fetcher) -> Result<Option<Gate>, Error> {
+fn open_gate(
+    config: &Config,
+    store: &Store,
+    fetcher: &Fetcher,
+    learner: &Arc<Learner>,
+) -> Result<Option<Gate>, Error> {
     let gate = if store.files().iter().all(|file| file.is_complete()) {
         None
     } else {
         let mode = gate::probe(&config.store.model_dir)?;
         tracing::info!(%mode, "gate chosen");
-        let trace = |access| tracing::trace!(?access, "access");
-        Some(Gate::start(mode, Capacity::of_process()?, fetcher.clone(), trace)?)
+        let learner = Arc::clone(learner);
+        let observer = move |access| learner.gate_saw(access);
+        Some(Gate::start(mode, Capacity::of_process()?, fetcher.clone(), observer)?)
     };
     for file in store.files() {
         if let Some(gate) = &gate
