@@ -32,13 +32,14 @@ pub fn run() -> Exit {
     };
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {
         Ok(config) => config,
-        Err(error) => return exit::report(&agent::Error::from(error)),
+        Err(error) => return exit::report(&agent::Error::from(error), false),
     };
     if let Err(error) = logging::start(&config.log) {
-        return exit::report(&agent::Error::from(error));
+        return exit::report(&error, false);
     }
+    let log_on_stderr = config.log.path.is_none();
     match agent::run(config) {
         Ok(outcome) => Exit::from(outcome),
-        Err(error) => exit::report(&error),
+        Err(error) => exit::report(&error, log_on_stderr),
     }
 }

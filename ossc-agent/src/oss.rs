@@ -13,6 +13,7 @@ mod clock;
 mod config;
 mod connection;
 mod credentials;
+mod deadline;
 mod dial;
 mod endpoint;
 mod error;

@@ -30,6 +30,15 @@ pub enum Error {
         /// Model directory.
         model_dir: PathBuf,
     },
+    /// An offline start needs an earlier load.
+    #[error(
+        "{} has no files of this model from an earlier load, so there is nothing to start offline with; \
+         start without --offline", model_dir.display()
+    )]
+    NothingRecorded {
+        /// Model directory.
+        model_dir: PathBuf,
+    },
     /// One descriptor a file is needed.
     #[error(
         "the model has {files} files but this process may open only {limit} descriptors; raise the limit \

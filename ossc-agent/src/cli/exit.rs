@@ -45,8 +45,9 @@ impl Termination for Exit {
     }
 }
 
-/// Writes the error with its causes to standard error and, by its kind, chooses the status.
-pub(super) fn report(error: &Error) -> Exit {
+/// Says once, with its causes, what went wrong: in the log, and on standard error unless the log goes there
+/// (`log_on_stderr`). Chooses the status by the kind of the error.
+pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
     let mut message = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -55,13 +56,18 @@ pub(super) fn report(error: &Error) -> Exit {
         cause = inner.source();
     }
     tracing::error!("{message}");
-    eprintln!("ossc-agent: {message}");
+    if !log_on_stderr {
+        eprintln!("ossc-agent: {message}");
+    }
     Exit(match error {
         Error::Config(_) => 2,
         Error::Oss(oss::Error::Transport { .. } | oss::Error::Stalled { .. }) => 6,
         Error::Oss(oss::Error::Setting { .. } | oss::Error::CaFile { .. } | oss::Error::NoRoots) => 2,
         Error::Oss(_) => 3,
-        Error::Store(_) | Error::Incomplete { .. } | Error::TooManyFiles { .. } => 4,
+        Error::Store(_)
+        | Error::Incomplete { .. }
+        | Error::NothingRecorded { .. }
+        | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
         Error::Fetch(_) | Error::System { .. } => 1,

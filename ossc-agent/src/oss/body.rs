@@ -119,7 +119,7 @@ impl Body<'_> {
             Ok(Ok(0)) => return Err(short()),
             Ok(Ok(count)) => count,
             Ok(Err(error)) => return Err(Error::transport(&self.target, "receiving the body", error)),
-            Err(_) => return Err(self.stalled(self.progress.bytes, IDLE_TIMEOUT)),
+            Err(_) => return Err(self.stalled(0, IDLE_TIMEOUT)),
         };
         self.end += count;
         self.missing = self.missing.saturating_sub(count as u64);

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::credentials::{CredentialCache, Credentials};
 use super::dial::Dialer;
 use super::endpoint::Endpoint;
-use super::error::{Error, ReplyFacts, ServiceError};
+use super::error::{Error, ReplyFacts, ServiceError, printable};
 use super::http::{self, Limits, Reply};
 use super::retry::Retry;
 use super::sign::{self, Signer};
@@ -111,7 +111,7 @@ impl Client {
 impl Shared {
     /// `oss://bucket/key`, for messages.
     pub(super) fn target(&self, key: &str) -> String {
-        format!("oss://{}/{key}", self.bucket)
+        format!("oss://{}/{}", self.bucket, printable(key))
     }
 
     /// An object's name below the prefix; of an object that the prefix names itself, the last part of its key.
@@ -124,7 +124,8 @@ impl Shared {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>, Error> {
-        let refuse = |reason: String| Error::Listing { target: self.target(prefix), reason };
+        let refuse =
+            |reason: String| Error::Listing { target: self.target(prefix), reason: printable(&reason) };
         let mut objects: Vec<Object> = Vec::new();
         let mut token: Option<String> = None;
         let mut seen = HashSet::new();
@@ -166,7 +167,7 @@ impl Shared {
                 continue;
             }
             let Some(wait) = retry.wait(&error, fastrand::f64()) else { return Err(error) };
-            tracing::info!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
+            tracing::warn!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
             tokio::time::sleep(wait).await;
         }
     }
@@ -199,10 +200,12 @@ impl Shared {
             headers: &headers,
             body: Bytes::new(),
         };
+        let about =
+            self.target(query.iter().find(|(name, _)| *name == "prefix").map_or(key, |(_, prefix)| prefix));
         let limits = Limits { time: REQUEST_TIMEOUT, body_bytes: MAX_REPLY_BYTES };
         let reply = http::exchange(&self.dialer, request, limits)
             .await
-            .map_err(|error| Error::transport(&self.target(key), operation, error))?;
+            .map_err(|error| Error::transport(&about, operation, error))?;
         if reply.status == 200 {
             return Ok(reply);
         }
@@ -214,7 +217,7 @@ impl Shared {
             date: reply.header("date"),
             body: &reply.body,
         };
-        Err(Error::Service(Box::new(ServiceError::new(operation, &self.target(key), &facts))))
+        Err(Error::Service(Box::new(ServiceError::new(operation, &about, &facts))))
     }
 }
 

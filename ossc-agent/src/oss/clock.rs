@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
+/// The last time an HTTP date can write, 9999-12-31T23:59:59Z, since the epoch; `httpdate` takes none beyond.
+const LAST_HTTP_DATE: Duration = Duration::from_secs(253_402_300_799);
+
 /// The server's clock as far as known; clones share the offset.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Clock {
@@ -47,11 +50,11 @@ fn offset(server: SystemTime, own: SystemTime) -> i64 {
     }
 }
 
-/// `time` moved by a number of seconds; unmoved when that leaves the range of time.
+/// `time` moved by a number of seconds, but not out of the years that HTTP dates can write.
 fn shift(time: SystemTime, seconds: i64) -> SystemTime {
     let by = Duration::from_secs(seconds.unsigned_abs());
     let moved = if seconds < 0 { time.checked_sub(by) } else { time.checked_add(by) };
-    moved.unwrap_or(time)
+    moved.unwrap_or(time).clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_HTTP_DATE)
 }
 
 #[cfg(test)]
@@ -64,7 +67,9 @@ mod tests {
         for seconds in [-3600, 0, 7200] {
             assert_eq!(offset(shift(own, seconds), own), seconds);
         }
-        assert_eq!(shift(own, i64::MAX), own);
+        for seconds in [i64::MIN, -2_000_000, 253_402_300_799, i64::MAX] {
+            httpdate::fmt_http_date(shift(own, seconds));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Checked settings of the client. The `config` part builds them from JSON, environment and flags; nothing
-//! here reads any of these. `Client::new` takes them and reports what cannot work.
+//! here reads any of these. `Client::new` takes them and reports what cannot work, before anything is sent.
+//! Secrets in them are wiped when dropped and not printed.
 
 use std::path::PathBuf;
 

@@ -16,12 +16,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::body::Body;
 use super::client::{Repair, Shared};
 use super::credentials::Credentials;
+use super::deadline::within;
 use super::dial::Stream;
 use super::error::Error;
 use super::http::AGENT;
@@ -191,9 +191,8 @@ impl Connection {
         let mut body = self.head.get(reply.begun.clone()).unwrap_or_default().to_vec();
         let length = reply.head.error_body_length().unwrap_or(0).min(MAX_ERROR_BODY);
         let missing = length.saturating_sub(body.len() as u64);
-        let rest = (&mut reply.stream).take(missing);
-        let read = timeout(HEAD_TIMEOUT, { rest }.read_to_end(&mut body)).await;
-        if let Err(error) = read.map_err(io::Error::from).flatten() {
+        let mut rest = (&mut reply.stream).take(missing);
+        if let Err(error) = within(HEAD_TIMEOUT, rest.read_to_end(&mut body)).await {
             tracing::debug!(%error, "the body of an error reply is incomplete");
         }
         body
@@ -307,7 +306,7 @@ async fn converse(
         stream.flush().await?;
         receive_head(stream, buffer, &mut filled).await
     };
-    let result = timeout(HEAD_TIMEOUT, work).await.map_err(io::Error::from).flatten();
+    let result = within(HEAD_TIMEOUT, work).await;
     result.map_err(|error| if filled == 0 { Broken::BeforeReply(error) } else { Broken::Reply(error) })
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::deadline::within;
 use super::endpoint::Authority;
 use crate::sys;
 
@@ -53,14 +53,15 @@ impl Dialer {
     /// Connects, bound to `source` if given. Tries the addresses of a name in turn.
     pub(super) async fn connect(&self, to: &Authority, source: Option<IpAddr>) -> io::Result<Stream> {
         let lookup = tokio::net::lookup_host((to.host.as_str(), to.port));
-        let found: Vec<SocketAddr> = timeout(CONNECT_TIMEOUT, lookup).await??.collect();
+        let found = within(CONNECT_TIMEOUT, lookup).await.map_err(|error| about(&to.host, &error))?;
+        let found: Vec<SocketAddr> = found.collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut last =
-            io::Error::new(io::ErrorKind::NotFound, "the name has no address of the source's family");
+        let none = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let mut last = about(&format!("{} has no address of the source's family", to.host), &none);
         for address in rotate(&found, source, turn).into_iter().take(MAX_ADDRESSES_TRIED) {
             match self.connect_address(to, address, source).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+                Err(error) => last = about(&address.to_string(), &error),
             }
         }
         Err(last)
@@ -72,17 +73,25 @@ impl Dialer {
         address: SocketAddr,
         source: Option<IpAddr>,
     ) -> io::Result<Stream> {
-        let socket = TcpSocket::from_std_stream(sys::socket::tcp_socket(address, source)?);
-        let stream = timeout(CONNECT_TIMEOUT, socket.connect(address)).await??;
+        let socket = sys::socket::tcp_socket(address, source).map_err(|error| match source {
+            Some(source) => about(&format!("from source address {source}"), &error),
+            None => error,
+        })?;
+        let stream = within(CONNECT_TIMEOUT, TcpSocket::from_std_stream(socket).connect(address)).await?;
         if !to.tls {
             return Ok(Stream::Plain(stream));
         }
         let config = self.tls.clone().ok_or_else(|| io::Error::other("TLS is not set up"))?;
         let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;
         let buffered = BufReader::with_capacity(TLS_READ_BUFFER, stream);
-        let stream = timeout(CONNECT_TIMEOUT, TlsConnector::from(config).connect(name, buffered)).await??;
+        let stream = within(CONNECT_TIMEOUT, TlsConnector::from(config).connect(name, buffered)).await?;
         Ok(Stream::Tls(Box::new(stream)))
     }
+}
+
+/// The same error, saying what it is about.
+fn about(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// The addresses to try, in order: those of the source's family, the resolver's preferred family (that of its

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-pub(super) use self::service::ReplyFacts;
 pub use self::service::ServiceError;
+pub(super) use self::service::{ReplyFacts, printable};
 use super::credentials::CredentialsError;
 
 /// Failure of a request or of its set-up.

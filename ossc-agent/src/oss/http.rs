@@ -11,9 +11,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request as HttpRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::deadline::within;
 use super::dial::{Dialer, Stream};
 use super::endpoint::Authority;
 
@@ -61,7 +61,7 @@ pub(super) async fn exchange(dialer: &Dialer, request: Request<'_>, limits: Limi
         let stream = dialer.connect(request.authority, None).await?;
         converse(stream, built, limits.body_bytes).await
     };
-    timeout(limits.time, work).await?
+    within(limits.time, work).await
 }
 
 fn build(request: &Request<'_>) -> io::Result<HttpRequest<Full<Bytes>>> {

@@ -1,4 +1,6 @@
-//! What reply headers say of an object. Pure; used for HEAD and, for the checksum, by the data path.
+//! What reply headers say of an object: size, ETag, time, checksum. Pure; used for HEAD, by listings for what
+//! they have in common with it, and by the data path for ETag and checksum. A reply without one of the first
+//! three describes nothing that could be loaded and is refused.
 
 use std::time::SystemTime;
 

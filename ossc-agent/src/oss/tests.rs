@@ -1,8 +1,10 @@
 //! The client against small servers with canned replies: `control` for listings and metadata, `data` for ranged
-//! GETs, `tls` for https. `server` is the server, also for the tests of the credential sources.
+//! GETs, `tls` for https, `outside` for bytes nobody foresaw. `server` is the server, also for the tests of the
+//! credential sources.
 
 mod control;
 mod data;
+mod outside;
 pub(super) mod server;
 mod tls;
 

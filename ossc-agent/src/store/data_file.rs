@@ -8,6 +8,8 @@
 //! The modification time is the object's when the file becomes visible and from completion on. While
 //! bytes arrive it is the time of the last write: the kernel sets it with each one.
 
+mod on_disk;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use super::error::Error;
 use super::names::Name;
 use super::place::Directories;
-use super::ready_file::{Identity, Record, Seal};
+use super::ready_file::{Identity, Seal};
 use super::ready_map::ReadyMap;
 use super::seal;
 use crate::base::{BlockIndex, ByteRange, FileId, Layout, Object};
@@ -128,29 +130,6 @@ impl File {
             directories,
             era,
         }
-    }
-
-    /// Takes over what an earlier run recorded about this inode.
-    pub(super) fn restore(&self, record: &Record) -> Result<(), Error> {
-        for (block, crc) in record.ready_blocks() {
-            self.commit(block, crc);
-        }
-        if let Some(crc64) = record.object.crc64 {
-            self.note_crc64(crc64);
-        }
-        let mut disk = self.lock();
-        disk.sealed = record.sealed;
-        if let Some(seal) = &mut disk.sealed {
-            // The same version may have been uploaded again, at another time.
-            if record.object.modified != self.object.modified {
-                seal.modified = self.set_modified()?.into();
-            }
-            self.complete.store(true, Ordering::Release);
-        }
-        let now = self.record(disk.sealed);
-        self.unrecorded.store(now.object != record.object || record.gone, Ordering::Release);
-        self.record_or_later(&disk);
-        Ok(())
     }
 
     /// What its ready file and its hidden data file are called.
@@ -293,62 +272,6 @@ impl File {
         self.unrecorded.store(true, Ordering::Release);
     }
 
-    /// Gives the file its visible name, unless it has it.
-    pub(super) fn publish(&self) -> Result<(), Error> {
-        let mut disk = self.lock();
-        if disk.visible {
-            return Ok(());
-        }
-        if disk.sealed.is_none() {
-            self.set_modified()?;
-        }
-        self.directories.publish(&self.name, disk.replaces)?;
-        disk.visible = true;
-        disk.replaces = false;
-        Ok(())
-    }
-
-    /// Takes the visible name away, unless the file is complete.
-    pub(super) fn hide_incomplete(&self) -> Result<(), Error> {
-        let mut disk = self.lock();
-        if disk.visible && disk.sealed.is_none() {
-            self.directories.hide(&self.name, self.identity.ino)?;
-            disk.visible = false;
-        }
-        Ok(())
-    }
-
-    /// Whether it is complete, and the disk may still lose bytes of it.
-    pub(super) fn awaits_sync(&self) -> bool {
-        let sealed = self.lock().sealed;
-        self.directories.model.file_system().is_disk() && sealed.is_some_and(|seal| !seal.durable)
-    }
-
-    /// Writes the ready file if it is out of date.
-    pub(super) fn persist(&self) -> Result<(), Error> {
-        let disk = self.lock();
-        self.write_record(&disk, false)
-    }
-
-    /// Makes sure that the disk has every byte of a complete file, and records that. When the disk lost
-    /// some, the file is no longer complete: it is hidden and nothing of it is ready. With `synced`, the
-    /// whole file system has been synced since the file was sealed, and will be again for the ready file.
-    pub(super) fn make_durable(&self, synced: bool) -> Result<(), Error> {
-        let mut disk = self.lock();
-        let Some(seal) = disk.sealed else { return Ok(()) };
-        let outcome = if synced { file::check_writeback(&self.handle) } else { self.handle.sync_all() };
-        if let Err(source) = outcome {
-            self.forget(&mut disk);
-            drop(disk);
-            self.hide_incomplete()?;
-            self.persist()?;
-            return Err(Error::Lost { path: self.path.clone(), source });
-        }
-        disk.sealed = Some(Seal { durable: true, ..seal });
-        self.unrecorded.store(true, Ordering::Release);
-        self.write_record(&disk, !synced)
-    }
-
     /// Sets the object's modification time; returns it as the file system keeps it.
     pub(super) fn set_modified(&self) -> Result<std::time::SystemTime, Error> {
         let set = || {
@@ -356,40 +279,6 @@ impl File {
             self.handle.metadata()?.modified()
         };
         set().map_err(Error::io("set the modification time of", &self.path))
-    }
-
-    /// Writes the ready file; a failure is repeated, and told, by the next `persist`.
-    fn record_or_later(&self, disk: &Disk) {
-        if let Err(error) = self.write_record(disk, false) {
-            tracing::warn!(%error, "a ready file could not be written; it will be tried again");
-        }
-    }
-
-    /// Writes the ready file if it is out of date. The lock orders writers of the same file.
-    fn write_record(&self, disk: &Disk, sync: bool) -> Result<(), Error> {
-        if !self.unrecorded.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let outcome = self.directories.state.write_record(&self.record(disk.sealed), sync);
-        if outcome.is_err() {
-            self.unrecorded.store(true, Ordering::Release);
-        }
-        outcome
-    }
-
-    /// What is known now. Bits are read before checksums, which were stored before their bits.
-    fn record(&self, sealed: Option<Seal>) -> Record {
-        Record {
-            object: Object { crc64: self.crc64.get().copied(), ..self.object.clone() },
-            name: self.name.clone(),
-            layout: self.layout,
-            era: self.era.to_string(),
-            identity: self.identity,
-            sealed,
-            gone: false,
-            bits: self.ready.snapshot(),
-            crcs: self.crcs.iter().map(|crc| crc.load(Ordering::Relaxed)).collect(),
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {

@@ -130,7 +130,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The disk reported that it lost bytes of a complete file.
-    #[error("the disk could not store {path:?}; the file is hidden and will be fetched again")]
+    #[error("the disk could not store {path:?}; it is hidden, and will be fetched again at the next start")]
     Lost {
         /// The file, by its visible name.
         path: PathBuf,

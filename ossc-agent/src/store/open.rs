@@ -56,7 +56,7 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
     let state = StateDir::open(&model, &mut undo)?;
     let mut records = state.records(model.path_len())?;
     for (path, reason) in &records.damaged {
-        tracing::warn!(path = %path.display(), reason, "ready file ignored; its file counts as not fetched");
+        tracing::warn!(?path, reason, "ready file ignored; its file counts as not fetched");
     }
     let directories = Arc::new(Directories { model, state });
     let listed: HashSet<&Name> = tree.files.iter().map(|(name, _)| name).collect();

@@ -181,7 +181,7 @@ mod tests {
     fn missing_runs_are_cut_at_the_limit_and_at_ready_blocks() {
         let map = map(130, &[0, 3, 70, 71]);
         assert_eq!(map.missing_runs(0, 40).collect::<Vec<_>>(), [1..3, 4..44, 44..70, 72..112, 112..130]);
-        assert_eq!(map.missing_runs(128, 40).collect::<Vec<_>>(), [128..130]);
+        assert!(map.missing_runs(128, 40).eq(std::iter::once(128..130)));
         assert_eq!(map.missing_runs(130, 40).count(), 0);
         assert_eq!(map.missing_runs(u32::MAX, 0).count(), 0);
         assert_eq!(map.first_missing(70), Some(72));

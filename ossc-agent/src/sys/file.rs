@@ -201,12 +201,12 @@ pub fn start_writeback(file: &File, range: ByteRange) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
-/// Waits for writes to disk that are under way, and reports an error of one since the file was opened or
-/// last asked: file_fdatawait_range() in mm/filemap.c, reached without the cache flush of fsync(2). For
-/// use after syncfs(2), which does not say whose bytes were lost.
+/// Reports an error of writing any byte of this file to disk since it was opened or last asked, or since
+/// before if nobody was told. Waits only for its first page, where fsync(2) would wait for all and flush
+/// the disk's cache: file_fdatawait_range() in mm/filemap.c checks the whole file whatever the range.
 pub fn check_writeback(file: &File) -> io::Result<()> {
     // SAFETY: plain numbers and a descriptor that `file` keeps open; no memory is touched.
-    let outcome = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+    let outcome = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 1, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
     Errno::result(outcome)?;
     Ok(())
 }
@@ -240,4 +240,61 @@ pub fn owner_mark(file: &impl AsFd) -> io::Result<Option<Vec<u8>>> {
 /// The random id of this boot.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn file_systems_are_told_apart() {
+        for (path, name, is_disk) in
+            [("/dev/shm", "tmpfs", false), ("/proc", "proc", false), ("/sys", "sysfs", false)]
+        {
+            let found = FileSystem::of(File::open(path).unwrap()).unwrap();
+            assert_eq!((found.name(), found.is_disk()), (name, is_disk));
+        }
+    }
+
+    #[test]
+    fn opening_stays_below() {
+        let outer = tempfile::tempdir().unwrap();
+        let inner = outer.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::write(outer.path().join("secret"), "x").unwrap();
+        symlink("../secret", inner.join("link")).unwrap();
+        symlink("..", inner.join("up")).unwrap();
+        let dir = File::open(&inner).unwrap();
+        let open = |path: &str| {
+            let outcome = open_beneath(dir.as_fd(), Path::new(path), OFlag::O_RDONLY, Mode::empty());
+            outcome.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
+        };
+        for (path, error) in [
+            ("../secret", Some(Errno::EXDEV)),
+            ("/etc/passwd", Some(Errno::EXDEV)),
+            ("link", Some(Errno::ELOOP)),
+            ("up/secret", Some(Errno::ELOOP)),
+            ("none", Some(Errno::ENOENT)),
+            (".", None),
+        ] {
+            assert_eq!(open(path), error, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_owner_mark_is_read_without_opening() {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        let dir = File::open("/dev/shm").unwrap();
+        let look = || {
+            let name = Path::new(file.path().file_name().unwrap());
+            open_beneath(dir.as_fd(), name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()).unwrap()
+        };
+        assert_eq!(owner_mark(&look()).unwrap(), None);
+        set_owner_mark(file.as_file(), b"mine").unwrap();
+        assert_eq!(owner_mark(&look()).unwrap(), Some(b"mine".to_vec()));
+        set_owner_mark(file.as_file(), &[1; OWNER_MARK_MAX + 1]).unwrap();
+        assert_eq!(owner_mark(&look()).unwrap(), None);
+    }
 }

@@ -1,7 +1,8 @@
 //! A child process that cannot outlive its handle, and whose end can be waited for with a deadline.
 //!
 //! Driven by `agent` and `reader`. The child leads a process group of its own, so that whatever it started goes
-//! with it. Dropping the handle kills the group and reaps the child.
+//! with it. Dropping the handle kills the group and reaps the child; when the test process is killed, the kernel kills
+//! the child.
 
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -25,7 +26,7 @@ pub struct Process {
 impl Process {
     /// Starts the command in a process group of its own.
     pub fn spawn(command: &mut Command) -> anyhow::Result<Self> {
-        let child = command
+        let child = sys::die_with_parent(command)
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", command.get_program().display()))?;

@@ -1,5 +1,5 @@
 //! The only `unsafe` of the test harness: reads of the kinds that the standard library and nix do not offer as
-//! safe calls (mappings, preadv2 flags, io_uring), and pidfd_open(2).
+//! safe calls (mappings, preadv2 flags, io_uring), and two calls about processes.
 //!
 //! Driven by the reader binary. Every call gives back the plain errno, because the errno that a held reader
 //! ends with is what the tests compare. Nothing here retries or verifies; the reader does.
@@ -9,11 +9,15 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr::NonNull;
 
 use io_uring::{IoUring, opcode, types};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// A read-only file mapping. Its bytes are only ever copied out, never lent, since the file may be written to
@@ -66,6 +70,13 @@ pub fn preadv2(file: &File, buffers: &mut [IoSliceMut<'_>], offset: i64, flags: 
     // holds `count` of them for the length of the call.
     let got = unsafe { libc::preadv2(file.as_raw_fd(), buffers.as_ptr().cast(), count, offset, flags) };
     usize::try_from(Errno::result(got)?).map_err(|_| Errno::EINVAL)
+}
+
+/// Has the kernel kill the command's process when the thread that starts it ends, so that a killed test leaves
+/// nothing running.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec the closure makes one system call, prctl(2), and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) }
 }
 
 /// pidfd_open(2): a descriptor that becomes readable when the process ends.

@@ -1,14 +1,28 @@
 //! `-- COMMAND`: started once the files are visible, given the signals, and its status is the agent's.
+//!
+//! The commands are the reader binary, a shell and a Python of a few lines. What a COMMAND does with the files while
+//! they fill is left to `readers`.
 
 use anyhow::ensure;
 use e2e::agent::{PATIENCE, exit};
 use e2e::origin::shards;
+use e2e::python;
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
 use nix::sys::signal::Signal;
 use oss_server::Config;
 
 use crate::{MIB, READER};
+
+/// Takes the first signal it gets, whenever it comes, and ends with 100 plus its number. A shell's `trap` and `wait`
+/// may miss one that comes between them.
+const TELLS_ITS_SIGNAL: &str = "
+import signal, sys
+signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+print('ready', flush=True)
+sys.exit(100 + signal.sigwait(signals))
+";
 
 fn site() -> anyhow::Result<Site> {
     Site::new(FileSystem::Ext4, Config::default(), shards(2, 8 * MIB))
@@ -38,17 +52,13 @@ fn gives_its_status() -> anyhow::Result<()> {
 #[test]
 fn gets_the_signals() -> anyhow::Result<()> {
     let site = site()?;
-    for (signal, status) in
-        [(Signal::SIGTERM, 31), (Signal::SIGINT, 32), (Signal::SIGHUP, 33), (Signal::SIGUSR1, 34)]
-    {
-        let script = format!(
-            "trap 'exit {status}' {}; sleep 1000 >/dev/null 2>&1 & echo ready; wait",
-            signal.as_str().trim_start_matches("SIG")
-        );
-        let mut agent = site.start().command(["sh", "-c", &script]).start()?;
+    let python = python::interpreter()?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
+        let command = [python.as_os_str(), "-c".as_ref(), TELLS_ITS_SIGNAL.as_ref()];
+        let mut agent = site.start().command(command).start()?;
         agent.output().wait_for("ready", PATIENCE, |line| line.line() == "ready")?;
         agent.process().signal(signal)?;
-        agent.finish()?.expect(status)?;
+        agent.finish()?.expect(100 + signal as i32)?;
     }
     Ok(())
 }

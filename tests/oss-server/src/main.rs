@@ -38,10 +38,10 @@ struct Arguments {
     #[arg(long)]
     public: bool,
     /// Limit of all bodies together, bytes per second
-    #[arg(long, default_value = "0", value_parser = size)]
+    #[arg(long, default_value = "0", value_parser = size_argument)]
     rate: u64,
     /// Limit of each connection, bytes per second
-    #[arg(long, default_value = "0", value_parser = size)]
+    #[arg(long, default_value = "0", value_parser = size_argument)]
     connection_rate: u64,
     /// Most entries of a listing page
     #[arg(long)]
@@ -59,7 +59,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Fault rule: FAULT[=VALUE][,RESTRICTION=VALUE]..., as in `stall=20,op=get,times=3`
-    #[arg(long, value_name = "SPEC")]
+    #[arg(long, value_name = "SPEC", value_parser = rule_argument)]
     fault: Vec<Rule>,
     /// File for the port number, written when the server accepts connections
     #[arg(long, value_name = "FILE")]
@@ -145,6 +145,16 @@ fn computed(spec: &str) -> Result<(String, Object)> {
         None => object,
     };
     Ok((key.to_owned(), object))
+}
+
+/// [`size`] with the whole chain of errors as one line.
+fn size_argument(text: &str) -> Result<u64, String> {
+    size(text).map_err(|error| format!("{error:#}"))
+}
+
+/// Reads a fault rule; the whole chain of errors is one line.
+fn rule_argument(text: &str) -> Result<Rule, String> {
+    text.parse().map_err(|error: anyhow::Error| format!("{error:#}"))
 }
 
 /// Reads a number of bytes, with an optional suffix for powers of 1024.

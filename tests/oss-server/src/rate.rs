@@ -16,8 +16,9 @@ const MAX_PIECE: u64 = 1 << 20;
 /// Pieces are this part of a second of the limit.
 const PIECES_PER_SECOND: u64 = 200;
 
-/// How much of unused time a sender may catch up: covers late wake-ups, so that the mean rate is exact.
-const CATCH_UP: Duration = Duration::from_millis(20);
+/// How far a reply under way may lag behind its limit and still catch up: covers late wake-ups on a busy machine, so
+/// that the mean rate is exact. Time in which nothing was sent is never caught up.
+const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// When the next piece under one limit may go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,6 +39,11 @@ impl Pace {
         self.next = Some(start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 4)));
         start
     }
+
+    /// Forgets idle time: the next piece is not early.
+    fn skip_idle(&mut self, now: Instant) {
+        self.next = self.next.map(|next| next.max(now));
+    }
 }
 
 /// Limits of one sender that are not shared: of its connection, and of the reply it sends.
@@ -45,16 +51,8 @@ impl Pace {
 pub(crate) struct OwnPace {
     connection: Pace,
     reply: Pace,
-    /// Bytes per second of this reply; 0 is no limit.
-    pub(crate) reply_rate: u64,
-}
-
-impl OwnPace {
-    /// Begins a reply with its own limit, on the same connection.
-    pub(crate) fn begin_reply(&mut self, rate: u64) {
-        self.reply = Pace::default();
-        self.reply_rate = rate;
-    }
+    /// Bytes per second of the reply; 0 is no limit.
+    reply_rate: u64,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +60,8 @@ struct State {
     shared_rate: u64,
     connection_rate: u64,
     shared: Pace,
+    /// Replies under way.
+    replies: u64,
     /// Counts changes, so that a waiting sender knows its booking is void.
     changes: u64,
     closed: bool,
@@ -96,6 +96,24 @@ impl Limiter {
     /// Ends all waiting, for good.
     pub(crate) fn close(&self) {
         self.change(|state| state.closed = true);
+    }
+
+    /// Begins a reply with a limit of its own in bytes per second; 0 is none.
+    pub(crate) fn begin(&self, own: &mut OwnPace, rate: u64) {
+        let now = Instant::now();
+        own.connection.skip_idle(now);
+        own.reply = Pace::default();
+        own.reply_rate = rate;
+        let mut state = lock(&self.state);
+        if state.replies == 0 {
+            state.shared.skip_idle(now);
+        }
+        state.replies += 1;
+    }
+
+    /// Ends a reply.
+    pub(crate) fn end(&self) {
+        lock(&self.state).replies -= 1;
     }
 
     /// Waits for leave to send up to `wanted` bytes; gives how many may go now, at least 1 of a non-zero wish.
@@ -162,10 +180,10 @@ mod tests {
         assert_eq!(limiter.take(&mut own, u64::MAX), MAX_PIECE);
         limiter.set_shared(200 * 4096);
         assert_eq!(limiter.take(&mut own, u64::MAX), 4096);
-        own.begin_reply(200);
+        limiter.begin(&mut own, 200);
         assert_eq!(limiter.take(&mut own, u64::MAX), 1);
 
-        // One byte a day: the second byte is granted only because the limiter closes.
+        // The next byte is due in a day: it is granted only because the limiter closes.
         let limiter = Limiter::new(0, 0);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {

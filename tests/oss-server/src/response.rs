@@ -28,6 +28,14 @@ impl Body {
             Self::Object { range, .. } => range.end - range.start,
         }
     }
+
+    /// Which bytes of its object it has.
+    pub(crate) fn range(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Text(_) => None,
+            Self::Object { range, .. } => Some(range.clone()),
+        }
+    }
 }
 
 /// A reply.

@@ -4,7 +4,7 @@
 //! reset or a stall is exact to the byte. Unless bytes are to be flipped, content that lies in a file is sent by
 //! sendfile(2). A client that goes away ends the reply; the log then shows how far it came.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 
 use crate::faults::Plan;
 use crate::log::{End, Log};
@@ -47,8 +47,10 @@ impl<'a> Sender<'a> {
 
     /// Sends a reply, and tells how it ended.
     pub(crate) fn send(&mut self, stream: &mut Stream, reply: &Reply) -> End {
-        self.pace.begin_reply(reply.plan.rate);
-        self.try_send(stream, reply).unwrap_or(End::Gone)
+        self.limiter.begin(&mut self.pace, reply.plan.rate);
+        let end = self.try_send(stream, reply).unwrap_or(End::Gone);
+        self.limiter.end();
+        end
     }
 
     fn try_send(&mut self, stream: &mut Stream, reply: &Reply) -> io::Result<End> {
@@ -85,9 +87,7 @@ impl<'a> Sender<'a> {
             sent += self.send_piece(stream, body, sent, granted, &plan.flips)?;
             self.log.progress(*id, sent);
         }
-        for _ in 0..plan.excess {
-            stream.write_all(&[EXCESS])?;
-        }
+        io::copy(&mut io::repeat(EXCESS).take(plan.excess), stream)?;
         stream.flush()?;
         Ok(End::Complete)
     }

@@ -22,7 +22,7 @@ use crate::objects::{Objects, object_for_key};
 use crate::range::{Selection, select};
 use crate::rate::Limiter;
 use crate::request::Request;
-use crate::response::{Body, Response};
+use crate::response::Response;
 use crate::send::Reply;
 
 /// Bounds of `x-oss-traffic-limit` in bits per second (OSS "single-connection bandwidth throttling").
@@ -108,27 +108,18 @@ impl Service {
         let now = self.clock.now() + plan.skew;
         let result = match plan.error.take() {
             Some(error) => Err(error),
-            None => address.and_then(|address| self.perform(request, &address, operation, now, &plan)),
+            None => address.and_then(|address| self.perform(request, &address, operation, now, &mut plan)),
         };
         let head_only = request.method == "HEAD";
-        let mut response = result
-            .and_then(|response| {
-                if let Some(limit) = traffic_limit(request)? {
-                    plan.rate = if plan.rate == 0 { limit } else { plan.rate.min(limit) };
-                }
-                Ok(response)
-            })
-            .unwrap_or_else(|error| Response::error(&error, head_only, &request_id, request.host()));
+        let mut response =
+            result.unwrap_or_else(|error| Response::error(&error, head_only, &request_id, request.host()));
         response.length += plan.declared_excess;
-        let range = match &response.body {
-            Body::Object { range, .. } => Some(range.clone()),
-            Body::Text(_) => None,
-        };
         self.log.update(id, |entry| {
             entry.status = response.status;
             entry.code = response.code.clone();
-            entry.range = range;
+            entry.range = response.body.range();
         });
+        plan.close_after |= wants_close(request);
         let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let head = response.head(&[
             ("Server", "AliyunOSS"),
@@ -137,7 +128,6 @@ impl Service {
             ("x-oss-request-id", &request_id),
             ("x-oss-server-time", &elapsed.to_string()),
         ]);
-        plan.close_after |= wants_close(request);
         Some(Reply { id, head, body: response.body, plan })
     }
 
@@ -184,13 +174,14 @@ impl Service {
         }
     }
 
+    /// Verifies the signature and does the operation.
     fn perform(
         &self,
         request: &Request,
         address: &Address,
         operation: Operation,
         now: i64,
-        plan: &Plan,
+        plan: &mut Plan,
     ) -> Result<Response, OssError> {
         if let (Operation::Metadata | Operation::Sts, Some(metadata)) = (operation, &self.metadata) {
             return Ok(metadata.answer(request, &self.keys, now));
@@ -207,6 +198,9 @@ impl Service {
             let limit = Some(self.page_limit.load(Ordering::Relaxed)).filter(|&limit| limit != NO_PAGE_LIMIT);
             let document = list::answer(request, &address.bucket, &self.objects.read(), limit)?;
             return Ok(Response::text(200, "application/xml", document));
+        }
+        if let Some(limit) = traffic_limit(request)? {
+            plan.rate = if plan.rate == 0 { limit } else { plan.rate.min(limit) };
         }
         let missing = || OssError::of("NoSuchKey").detail("Key", address.key.as_str());
         let object = self.objects.get(&address.key).ok_or_else(missing)?;

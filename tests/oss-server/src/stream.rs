@@ -6,14 +6,15 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::os::fd::AsRawFd;
 
 /// Bytes copied at once where sendfile cannot be used.
 const COPY_STEP: usize = 256 << 10;
@@ -92,13 +93,12 @@ impl Stream {
         setsockopt(&*self.socket, sockopt::Linger, &linger).map_err(io::Error::from)
     }
 
-    /// Whether the client has closed or reset the connection.
+    /// Whether the client, or the stopping server, has closed the connection.
     pub(crate) fn is_gone(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        match recv(self.socket.as_raw_fd(), &mut [0], flags) {
-            Ok(len) => len == 0,
-            Err(error) => error != Errno::EAGAIN && error != Errno::EINTR,
-        }
+        let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = [PollFd::new(self.socket.as_fd(), hangup)];
+        // Only hang-ups and errors are asked for. nix has no name for POLLRDHUP and then gives `None`.
+        poll(&mut fds, PollTimeout::ZERO).is_err() || fds[0].any() != Some(false)
     }
 
     /// Ends the connection in good order: TLS says goodbye, and the client sees the end of the stream.

@@ -45,9 +45,11 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
         serde_json::from_str(&fs::read_to_string(&report).context("the agent was not measured")?)?;
     let complete = log.lines().filter_map(Event::parse).find(|event| event.message == ALL_COMPLETE);
     let complete = complete.with_context(|| format!("the agent never said `{ALL_COMPLETE}`:\n{log}"))?;
+    // Beside the files there is the agent's own folder of ready files.
     let loaded: u64 = fs::read_dir(&model_dir)?
-        .map(|entry| Ok(entry?.metadata()?.len()))
-        .sum::<Result<u64>>()
+        .map(|entry| entry?.metadata())
+        .filter_map(|found| found.map(|found| found.is_file().then_some(found.len())).transpose())
+        .sum::<Result<u64, _>>()
         .context("cannot look at the loaded files")?;
     if loaded != workload.bytes() {
         bail!("the agent loaded {loaded} bytes instead of {}", workload.bytes());

@@ -1,5 +1,6 @@
 //! The JSON in which Alibaba Cloud hands out temporary keys: the metadata service, the STS reply and the
-//! connector's credentials file have the same four fields.
+//! connector's credentials file have the same four fields. The error names the field that is wrong and never
+//! quotes it, since it may be a secret.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};

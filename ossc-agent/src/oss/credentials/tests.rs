@@ -1,4 +1,6 @@
-//! Credential sources against a small server, and the cache's timing.
+//! Credential sources against a small server that plays the metadata service or STS, and the cache: when it
+//! renews, who asks, what a failure means. Time passes by moving the client's clock, as the `Date` of a reply
+//! would; nothing sleeps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

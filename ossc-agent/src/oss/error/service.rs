@@ -78,16 +78,16 @@ impl ServiceError {
         let document: Document =
             quick_xml::de::from_str(&text).ok().filter(|d: &Document| !d.code.is_empty()).unwrap_or_default();
         let bad = document.code.is_empty();
-        let mut message = if bad { excerpt(&text) } else { document.message };
+        let mut message = if bad { printable(excerpt(&text)) } else { printable(&document.message) };
         if let Some(endpoint) = document.endpoint {
-            message = format!("{message} (endpoint of the bucket: {endpoint})");
+            message = format!("{message} (endpoint of the bucket: {})", printable(&endpoint));
         }
-        let header_or = |header: Option<&str>, other: String| header.map_or(other, str::to_owned);
+        let header_or = |header: Option<&str>, other: String| printable(header.unwrap_or(&other));
         Self {
             operation,
             target: target.to_owned(),
             status: facts.status,
-            code: if bad { "BadErrorResponse".to_owned() } else { document.code },
+            code: if bad { "BadErrorResponse".to_owned() } else { printable(&document.code) },
             message,
             request_id: header_or(facts.request_id, document.request_id),
             ec: header_or(facts.ec, document.ec),
@@ -190,11 +190,13 @@ impl fmt::Display for ServiceError {
     }
 }
 
-/// The printable beginning of a body that is no error document.
-fn excerpt(text: &str) -> String {
-    let mut end = text.len().min(EXCERPT_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+/// The beginning of a body that is no error document.
+fn excerpt(text: &str) -> &str {
+    &text[..text.floor_char_boundary(EXCERPT_BYTES)]
+}
+
+/// A text from outside in one line, so that it cannot forge lines of the log.
+pub(in crate::oss) fn printable(text: &str) -> String {
+    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    spaced.trim().to_owned()
 }

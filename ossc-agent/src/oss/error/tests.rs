@@ -1,4 +1,6 @@
-//! Reading of error replies and their classes.
+//! Reading of error replies and their classes. The table repeats the one of the error codes in the official
+//! documentation (help.aliyun.com "HTTP status code 403", "503") and the retry policy of the SDKs, with the
+//! errno a reader gets.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -102,4 +104,11 @@ fn a_wrong_endpoint_names_the_right_one() {
         </Message><Endpoint>oss-cn-beijing.aliyuncs.com</Endpoint></Error>";
     let error = parse(&ReplyFacts { status: 403, body: body.as_bytes(), ..ReplyFacts::default() });
     assert!(error.message.ends_with("(endpoint of the bucket: oss-cn-beijing.aliyuncs.com)"), "{error}");
+}
+
+#[test]
+fn a_reply_cannot_forge_lines_of_the_log() {
+    let body = "<Error><Code>A&#10;B</Code><Message>m&#13;&#10;n</Message><EC>&#27;[0m</EC></Error>";
+    let error = parse(&ReplyFacts { status: 400, body: body.as_bytes(), ..ReplyFacts::default() });
+    assert!(!error.to_string().contains(char::is_control), "{error:?}");
 }

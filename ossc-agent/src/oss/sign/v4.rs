@@ -1,5 +1,6 @@
 //! Signature V4, header form (py SDK v2 `signer/v4.py`, go SDK v2 `signer/v4.go`). The steps are separate
-//! pure functions, so that the tests can hold each against the values the official SDKs produce.
+//! pure functions (canonical request, string to sign, signature), so that the tests can hold each against the
+//! values the official SDKs produce.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,6 @@
-//! Listings and metadata over the wire.
+//! Listings and metadata over the wire: paging, the meaning of a path with and without its slash, errors with
+//! and without a body, retries. The server is scripted per test; what it saw is compared with what the client
+//! should have sent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -111,6 +113,17 @@ async fn head_names_the_object_as_the_listing_does() {
         let object = Client::new(config(&server.url, prefix)).unwrap().head(key).await.unwrap();
         assert_eq!((object.key.as_str(), object.name.as_str()), (key, name));
     }
+}
+
+#[tokio::test]
+async fn a_cname_is_asked_for_the_key_alone() {
+    let server = Server::start(|_| reply(200, HEAD_OF_OBJECT, ""));
+    let endpoint = server.url.replace("127.0.0.1", "localhost");
+    let client = Client::new(Config { cname: true, ..config(&endpoint, "") }).unwrap();
+    client.head("m/x y").await.unwrap();
+    let seen = server.seen().remove(0);
+    assert!(seen.head.starts_with("HEAD /m/x%20y HTTP/1.1\r\n"), "{}", seen.head);
+    assert!(header(&seen.head, "host").is_some_and(|host| host.starts_with("localhost:")));
 }
 
 #[tokio::test]

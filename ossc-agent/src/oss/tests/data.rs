@@ -1,4 +1,6 @@
-//! Ranged GETs: what is asked, what is refused, what happens to the connection.
+//! Ranged GETs over the wire: what is asked, what is refused, what happens to the connection. The object's bytes
+//! are computed from their offset, so that a byte in the wrong place shows. Waits of the client are ended by
+//! events of the server or by paused time, never by sleeping.
 
 use std::time::{Duration, SystemTime};
 
@@ -399,6 +401,23 @@ async fn connects_from_the_source_address() {
     let mut connection = Client::new(config(&server.url, "")).unwrap().connection(Some(source));
     read(&mut connection, ByteRange::new(0, 5)).await.unwrap();
     assert_eq!(server.seen()[0].peer, source);
+}
+
+#[test]
+fn one_client_serves_threads_with_runtimes_of_their_own() {
+    let server = Server::start(honest);
+    let client = Client::new(config(&server.url, "")).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let client = client.clone();
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let mut connection = client.connection(None);
+                let range = ByteRange::new(thread, SIZE - thread);
+                assert_eq!(runtime.block_on(read(&mut connection, range)).unwrap(), bytes_of(range));
+            });
+        }
+    });
 }
 
 #[tokio::test]

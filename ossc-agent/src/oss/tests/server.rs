@@ -1,5 +1,6 @@
 //! A TCP server on a free loopback port that answers each request with what a closure says, and remembers the
-//! requests. Ends with the test: dropping it closes its connections and joins its threads.
+//! requests. Speaks TLS if asked to. Ends with the test, also with a failed one: dropping it closes its
+//! connections and joins its threads.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};

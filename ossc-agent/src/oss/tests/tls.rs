@@ -1,4 +1,6 @@
-//! https: trust, and resumed sessions.
+//! https over the wire: which certificates are trusted, that HTTP/1.1 is agreed on with a server that would
+//! rather speak HTTP/2, and that a second connection resumes the session of the first. The certificates are made
+//! for each test.
 
 use std::sync::Arc;
 

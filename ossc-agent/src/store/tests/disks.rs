@@ -140,23 +140,52 @@ fn a_copy_of_the_disk_has_only_what_was_synced() {
     }
 }
 
+/// A small disk whose image cannot grow once `fill_up` was called: writes to new blocks fail.
+struct FailingDisk {
+    disk: Disk,
+    limit: Mount,
+    _backing: TempDir,
+}
+
+impl FailingDisk {
+    fn new() -> Self {
+        let backing = tempfile::tempdir_in("/dev/shm").unwrap();
+        let limit = Mount::new(backing.path().join("limit"), "size=256m");
+        // Without a journal, so that only the data is hit.
+        let disk = Disk::new_in(&limit.0, "ext4", &["-O", "^has_journal"]);
+        Self { disk, limit, _backing: backing }
+    }
+
+    fn config(&self) -> Config {
+        Config { model_dir: self.disk.root().join("model"), block_size: None }
+    }
+
+    fn sync(&self) {
+        // Fails where a write has failed; that is for the store to find.
+        Command::new("sync").arg("--file-system").arg(self.disk.root()).output().unwrap();
+    }
+
+    fn fill_up(&self) {
+        let full = fs::write(self.limit.0.join("filler"), vec![1; 256 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.limit.0.join("filler")).unwrap();
+    }
+}
+
 #[test]
 fn bytes_that_the_disk_lost_are_not_complete() {
     // Both ways of syncing: a few files one by one, and many together.
     for files in [1u32, 100] {
-        let backing = tempfile::tempdir_in("/dev/shm").unwrap();
-        let limit = Mount::new(backing.path().join("limit"), "size=256m");
-        // Without a journal, so that only the data is hit when the image cannot grow.
-        let disk = Disk::new_in(&limit.0, "ext4", &["-O", "^has_journal"]);
+        let failing = FailingDisk::new();
         let objects: Vec<Object> = (0..files).map(|n| object(&format!("{n:03}"), 1 << 20)).collect();
-        let config = Config { model_dir: disk.root().join("model"), block_size: None };
-        let store = Store::open(&config, objects.clone()).unwrap();
+        let store = Store::open(&failing.config(), objects.clone()).unwrap();
         store.files().iter().for_each(|file| store.publish(file.id()).unwrap());
         store.files().iter().skip(1).for_each(|file| complete(file));
-        run(Command::new("sync").arg("--file-system").arg(disk.root()));
-        let filler = limit.0.join("filler");
-        let full = fs::write(&filler, vec![1; 256 << 20]).unwrap_err();
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        failing.sync();
+        failing.fill_up();
 
         let file = &store.files()[0];
         complete(file);
@@ -165,9 +194,39 @@ fn bytes_that_the_disk_lost_are_not_complete() {
         assert!(!file.is_complete() && file.ready().count() == 0 && !file.path().exists());
         assert!(store.files()[1..].iter().all(|file| file.is_complete() && file.path().exists()));
         drop(store);
-        fs::remove_file(filler).unwrap();
-        let store = Store::open(&config, objects).unwrap();
+        failing.empty();
+        let store = Store::open(&failing.config(), objects).unwrap();
         assert_eq!(store.files()[0].ready().count(), 0);
         assert_eq!(store.report().complete.files, files - 1);
+    }
+}
+
+#[test]
+fn bytes_that_the_disk_lost_are_not_ready() {
+    for (sealed, killed) in [(false, false), (false, true), (true, true)] {
+        let failing = FailingDisk::new();
+        let objects = [object("a", 1 << 20)];
+        let mut store = Store::open(&failing.config(), objects.to_vec()).unwrap();
+        store.publish(FileId(0)).unwrap();
+        failing.sync();
+        failing.fill_up();
+        fill_block(&store.files()[0], 0);
+        if sealed {
+            store.files()[0].seal().unwrap();
+        } else {
+            store.persist().unwrap_or_else(|error| assert!(matches!(error, Error::Lost { .. }), "{error}"));
+        }
+        failing.sync();
+        if killed {
+            drop(store);
+            store = Store::open(&failing.config(), objects.to_vec()).unwrap();
+        } else {
+            drop(store.persist());
+        }
+        let file = &store.files()[0];
+        assert!(
+            !file.is_complete() && file.ready().count() == 0 && !file.path().exists(),
+            "{sealed} {killed}"
+        );
     }
 }

@@ -342,6 +342,34 @@ fn symlinks_are_neither_followed_nor_replaced() {
 }
 
 #[test]
+fn what_is_recorded_during_commits_is_true() {
+    let scratch = Scratch::new(Kind::Tmpfs);
+    let objects = [blocks("a", 1024)];
+    let store = scratch.open(&objects);
+    let file = &store.files()[0];
+    let crc = |block: u32| u64::from(block) + 1;
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let (file, crc) = (file.clone(), &crc);
+            scope.spawn(move || {
+                (0..1024).filter(|b| b % 4 == part).for_each(|b| file.commit(BlockIndex(b), crc(b)));
+            });
+        }
+        while !file.ready().is_full() {
+            store.persist().unwrap();
+            let records = super::super::state_dir::peek(
+                &super::super::model_dir::ModelDir::open_existing(&scratch.config.model_dir).unwrap(),
+            );
+            let record = records.unwrap().by_hash.into_values().next().unwrap();
+            assert!(record.ready_blocks().all(|(block, found)| found == crc(block.0)));
+        }
+    });
+    store.persist().unwrap();
+    drop(store);
+    assert!(scratch.open(&objects).files()[0].ready().is_full(), "the last commit is not forgotten");
+}
+
+#[test]
 fn ten_thousand_files() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

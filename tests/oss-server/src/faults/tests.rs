@@ -1,6 +1,9 @@
 //! Which requests rules hit, and the text form of rules.
 
+use std::ops::Range;
+
 use super::*;
+use crate::log::Operation;
 
 fn get(key: &str, range: Range<u64>) -> Subject<'_> {
     Subject { operation: Operation::Get, method: "GET", key, range: Some(range) }

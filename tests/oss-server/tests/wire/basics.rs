@@ -235,7 +235,9 @@ fn a_client_that_leaves_is_noticed() {
 
 #[test]
 fn dropping_the_server_ends_everything_and_its_port_can_be_used_again() {
-    let server = public_server();
+    // An address of its own: no other test can take the port in between.
+    let listen = ([127, 0, 0, 77], 0).into();
+    let server = Server::start(Config { listen, public: true, ..Config::default() }).unwrap();
     server.put("k", Object::tiled(1, 100 << 30));
     let rule = server.faults().add(Rule::new(Fault::Stall { after: None, time: None }).key("k").times(1));
     let address = server.address();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,13 +83,20 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(server: &Server) -> Self {
-        Self { stream: Box::new(socket(server)), host: server.address().to_string(), pending: Vec::new() }
+        Self::connect_to(server.address())
+    }
+
+    pub(crate) fn connect_to(address: SocketAddr) -> Self {
+        Self { stream: Box::new(socket(address)), host: address.to_string(), pending: Vec::new() }
     }
 
     pub(crate) fn connect_tls(server: &Server, name: &str) -> Self {
+        Self::connect_tls_to(server.address(), server.ca_pem().unwrap(), name)
+    }
+
+    pub(crate) fn connect_tls_to(address: SocketAddr, ca_pem: &str, name: &str) -> Self {
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(server.ca_pem().unwrap().as_bytes()).unwrap();
-        roots.add(ca).unwrap();
+        roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -98,8 +105,8 @@ impl Client {
             .with_no_client_auth();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let session = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = StreamOwned::new(session, socket(server));
-        Self { stream: Box::new(stream), host: server.address().to_string(), pending: Vec::new() }
+        let stream = StreamOwned::new(session, socket(address));
+        Self { stream: Box::new(stream), host: address.to_string(), pending: Vec::new() }
     }
 
     /// Sends a request head, and a body if there is one.
@@ -201,8 +208,8 @@ impl Client {
     }
 }
 
-fn socket(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(server.address()).unwrap();
+fn socket(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream

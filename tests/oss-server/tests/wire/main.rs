@@ -12,3 +12,5 @@ mod credentials;
 mod faults;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod program;

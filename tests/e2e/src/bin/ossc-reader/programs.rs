@@ -159,7 +159,7 @@ fn python(
 
 /// Runs a program to its end and gives its standard output, or the errno that its message names.
 fn run(command: &mut Command) -> Result<Vec<u8>, Finding> {
-    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output()?;
+    let output = e2e::sys::die_with_parent(command).env("LC_ALL", "C").stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(output.stdout);
     }
