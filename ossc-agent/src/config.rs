@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub use env::Environment;
 pub use error::Error;
 pub use flags::Flags;
-pub use resolve::resolve;
+pub use resolve::{resolve, state_dir};
 
 use crate::{fetch, oss, store};
 
@@ -63,11 +63,11 @@ pub struct Targets {
     pub cgroups: Vec<PathBuf>,
 }
 
-impl Targets {
-    /// Whether none was named.
+impl Config {
+    /// Whether no process, cgroup or command was named whose accesses count.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.pids.is_empty() && self.cgroups.is_empty()
+    pub fn observes_everybody(&self) -> bool {
+        self.targets == Targets::default() && self.command.is_empty()
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::config::Config;
+use crate::config::Targets;
 use crate::sys;
 
 /// Most generations looked up; a process tree this deep is a loop of pids used again.
@@ -25,11 +25,11 @@ pub(super) struct Family {
 }
 
 impl Family {
-    pub(super) fn new(config: &Config) -> Self {
-        let targets = &config.targets;
+    /// The family of these targets; of a command too where `everybody` is false and none is named.
+    pub(super) fn new(targets: &Targets, everybody: bool) -> Self {
         let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         Self {
-            everybody: targets.is_empty() && config.command.is_empty(),
+            everybody,
             cgroups: targets.cgroups.iter().map(canonical).collect(),
             known: Mutex::new(targets.pids.iter().map(|pid| (*pid, true)).collect()),
         }
@@ -85,5 +85,51 @@ impl Family {
     /// A panic of another holder leaves a map that at worst lacks an entry.
     fn with<R>(&self, look: impl FnOnce(&mut HashMap<u32, bool>) -> R) -> R {
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A child that ends when its standard input is closed.
+    struct Sitting(Child);
+
+    impl Sitting {
+        fn start() -> Self {
+            let pipe = Stdio::piped;
+            Self(Command::new("cat").stdin(pipe()).stdout(pipe()).spawn().unwrap())
+        }
+    }
+
+    impl Drop for Sitting {
+        fn drop(&mut self) {
+            drop(self.0.stdin.take());
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn descendants_of_the_named_belong_to_it_and_others_do_not() {
+        let (one, other) = (Sitting::start(), Sitting::start());
+        let own = std::process::id();
+        let family = Family::new(&Targets::default(), false);
+        family.add(one.0.id());
+        let belongs = |family: &Family| [one.0.id(), other.0.id(), own, 1].map(|pid| family.contains(pid));
+        assert_eq!(belongs(&family), [true, false, false, false]);
+        assert_eq!(belongs(&family), [true, false, false, false], "what is remembered says the same");
+        let family = Family::new(&Targets { pids: vec![own], cgroups: vec![] }, false);
+        assert_eq!(belongs(&family), [true, true, true, false]);
+        assert_eq!(belongs(&Family::new(&Targets::default(), true)), [true; 4]);
+    }
+
+    #[test]
+    fn processes_of_the_named_cgroups_belong_to_it() {
+        let below = |path: &str| Family::new(&Targets { pids: vec![], cgroups: vec![path.into()] }, false);
+        let own = std::process::id();
+        assert!(below(CGROUPS).contains(own));
+        assert!(!below("/sys/fs/cgroup/of/nobody").contains(own));
     }
 }

@@ -49,7 +49,7 @@ impl Learner {
         let shelf = Shelf::new(&config.state_dir);
         let plan = learned(&shelf, &model, &command, &layouts);
         Self {
-            family: Family::new(config),
+            family: Family::new(&config.targets, config.observes_everybody()),
             recorder: Recorder::new(&layouts, sys::process::monotonic_ns()),
             follower: Mutex::new(Follower::new(layouts, &plan)),
             started_ms: since_1970_ms(),

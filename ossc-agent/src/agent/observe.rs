@@ -13,7 +13,7 @@ pub(super) struct Observation(Option<Probes>);
 
 /// Loads and attaches the probes and tells them the files. Waits for the kernel on a thread of its own.
 pub(super) async fn start(config: &Config, store: &Arc<Store>, learner: &Arc<Learner>) -> Observation {
-    let targets = if config.targets.is_empty() && config.command.is_empty() {
+    let targets = if config.observes_everybody() {
         bpf::Targets::Everybody
     } else {
         let Targets { pids, cgroups } = config.targets.clone();

@@ -199,7 +199,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&shelf.directory), mode(&shelf.path(&id))), (0o700, 0o600));
         fs::write(shelf.directory.join("other.json"), "").unwrap();
-        assert_eq!(shelf.list().unwrap(), [id.clone()]);
+        assert_eq!(shelf.list().unwrap(), std::slice::from_ref(&id));
         assert_eq!(fs::read_dir(&shelf.directory).unwrap().count(), 2, "nothing unfinished is left");
         shelf.remove(&id).unwrap();
         shelf.remove(&id).unwrap();

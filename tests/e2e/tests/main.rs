@@ -8,6 +8,7 @@ mod command;
 mod demand_first;
 mod errors;
 mod failure;
+mod learned_order;
 mod memory;
 mod once;
 mod reader_itself;

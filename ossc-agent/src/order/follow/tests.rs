@@ -77,14 +77,14 @@ fn a_reader_is_followed_along_the_plan_from_where_it_is() {
     let plan: Vec<_> = shuffled().collect();
     let found = read(&mut follower(shuffled()), true, &plan[500..503]);
     assert_eq!(found[..2], [None, None]);
-    assert_eq!(found[2].as_deref(), Some(&plan[503..503 + NEAR as usize]));
+    assert_eq!(found[2].as_deref(), Some(&plan[503..519]));
 }
 
 #[test]
 fn threads_may_overtake_each_other_along_the_plan() {
     let plan: Vec<_> = shuffled().collect();
     let found = read(&mut follower(shuffled()), true, &[plan[102], plan[100], plan[103]]);
-    assert_eq!(found[2].as_deref(), Some(&plan[104..104 + NEAR as usize]));
+    assert_eq!(found[2].as_deref(), Some(&plan[104..120]));
 }
 
 #[test]
