@@ -7,8 +7,10 @@
 
 mod command;
 mod error;
+mod family;
 mod guard;
 mod heads;
+mod learn;
 mod load;
 mod observe;
 mod prepare;

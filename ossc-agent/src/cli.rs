@@ -3,10 +3,11 @@
 
 mod exit;
 mod logging;
+mod plan;
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
 use crate::{agent, keeper};
@@ -20,9 +21,20 @@ pub use exit::Exit;
 /// until SIGTERM or SIGINT. Every reader is served in any case.
 #[derive(Debug, Parser)]
 #[command(name = "ossc-agent", version, after_long_help = exit::HELP)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     flags: Flags,
+
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// What else the program can do than load.
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Show, export, import or forget the orders in which models are read
+    Plan(plan::Plan),
 }
 
 /// What an agent gives the keeper that it starts.
@@ -50,6 +62,9 @@ pub fn run() -> Exit {
         Ok(cli) => cli,
         Err(error) => return exit::of_clap(&error),
     };
+    if let Some(Task::Plan(plan)) = cli.task {
+        return plan.run();
+    }
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {
         Ok(config) => config,
         Err(error) => return exit::report(&agent::Error::from(error), false),
@@ -76,5 +91,30 @@ fn run_keeper() -> Exit {
     match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {
         Ok(()) => Exit::from(agent::Outcome::Complete),
         Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_and_a_command_need_no_task_and_tasks_no_flags() {
+        Cli::command().debug_assert();
+        let parse =
+            |line: &str| Cli::try_parse_from(["ossc-agent"].into_iter().chain(line.split_whitespace()));
+        let command = parse("--pid 7 -- plan show -x").unwrap();
+        assert_eq!(
+            (command.task.is_none(), command.flags.command),
+            (true, ["plan", "show", "-x"].map(Into::into).to_vec())
+        );
+        assert!(parse("").unwrap().task.is_none());
+        assert!(parse("plan show --json").unwrap().task.is_some());
+        assert!(parse("plan forget --state-dir /s --all").unwrap().task.is_some());
+        for wrong in ["plan", "plan forget", "--pid 7 plan show", "show", "help"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

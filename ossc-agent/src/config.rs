@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use env::Environment;
 pub use error::Error;
 pub use flags::Flags;
-pub use resolve::resolve;
+pub use resolve::{resolve, state_dir};
 
 use crate::{fetch, oss, store};
 
@@ -68,6 +68,14 @@ pub struct Targets {
     pub pids: Vec<u32>,
     /// Cgroup v2 directories; descendant cgroups count.
     pub cgroups: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Whether no process, cgroup or command was named whose accesses count.
+    #[must_use]
+    pub fn observes_everybody(&self) -> bool {
+        self.targets == Targets::default() && self.command.is_empty()
+    }
 }
 
 /// Log settings.

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::Error;
+use super::learn::Learner;
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::fetch::Fetcher;
 use crate::gate::{self, Capacity, Gate, Guarded};
@@ -38,6 +39,7 @@ impl Guard {
         config: &Config,
         store: &Store,
         fetcher: &Fetcher,
+        learner: &Arc<Learner>,
         inherited: Option<Inherited>,
     ) -> Result<Option<Self>, Error> {
         let is_needed = store.files().iter().any(|file| !file.is_complete()) && !is_switched_off(config);
@@ -64,8 +66,9 @@ impl Guard {
                 (group, record, keeper, pending, inodes)
             }
         };
-        let trace = |access| tracing::trace!(?access, "access");
-        let gate = Gate::start(mode, Capacity::of_process()?, (group, record), fetcher.clone(), trace)?;
+        let learner = Arc::clone(learner);
+        let observer = move |access| learner.gate_saw(access);
+        let gate = Gate::start(mode, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
         for file in store.files() {
             if file.is_complete() {
                 // An agent that died may have left the mark of a file it had completed.

@@ -1,17 +1,20 @@
 //! The running load: one loop over everything that can happen, then the stop in its order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::command::Command;
 use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
+use super::learn::Learner;
 use super::prepare::Prepared;
 use super::signals::{Caught, Signals};
 use super::{Error, Outcome};
-use crate::base::Bytes;
+use crate::base::{Bytes, FileId};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::status::{Progress, Reporter};
@@ -42,7 +45,10 @@ enum Event {
 struct Load<'a> {
     config: &'a Config,
     store: Arc<Store>,
+    /// Files whose completion was not heard of yet.
+    incomplete: BTreeSet<FileId>,
     fetcher: Fetcher,
+    learner: Arc<Learner>,
     guard: Option<Guard>,
     reporter: Reporter,
     started: std::time::Instant,
@@ -50,9 +56,9 @@ struct Load<'a> {
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
-    let Prepared { store, fetcher, guard, mut events, started } = prepared;
+    let Prepared { store, incomplete, fetcher, learner, guard, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
-    let mut heads = Heads::plan(&store, &fetcher);
+    let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
     tracing::info!(
         files = store.files().len(),
@@ -61,15 +67,20 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         "files visible"
     );
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
-    let probes = super::observe::start(config, &store).await;
-    let mut command = match Command::start(&config.command, |pid| probes.add_pid(pid)) {
+    let probes = super::observe::start(config, &store, &learner).await;
+    let watch = |pid| {
+        learner.add_pid(pid);
+        probes.add_pid(pid);
+    };
+    let command = Command::start(&config.command, watch);
+    let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
+    let mut command = match command {
         Ok(command) => command,
         Err(error) => {
-            Load::new(config, store, fetcher, guard, started).stop().await?;
+            load.stop().await?;
             return Err(error);
         }
     };
-    let mut load = Load::new(config, store, fetcher, guard, started);
     load.say_if_complete();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -129,22 +140,24 @@ async fn keeper_ended(guard: Option<&Guard>) {
 impl<'a> Load<'a> {
     fn new(
         config: &'a Config,
-        store: Arc<Store>,
+        (store, incomplete): (Arc<Store>, BTreeSet<FileId>),
         fetcher: Fetcher,
+        learner: Arc<Learner>,
         guard: Option<Guard>,
         started: std::time::Instant,
     ) -> Self {
         let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
-        Self { config, store, fetcher, guard, reporter, started }
+        Self { config, store, incomplete, fetcher, learner, guard, reporter, started }
     }
 
     fn is_complete(&self) -> bool {
-        self.store.files().iter().all(|file| file.is_complete())
+        self.incomplete.is_empty()
     }
 
     fn on_fetch(&mut self, event: fetch::Event) {
         match event {
             fetch::Event::Complete(id) => {
+                self.incomplete.remove(&id);
                 if let Some(file) = self.store.file(id) {
                     tracing::info!(file = %file.object().name, bytes = %Bytes(file.layout().size()), "file complete");
                     if let Some(guard) = &self.guard {
@@ -175,6 +188,8 @@ impl<'a> Load<'a> {
             ms = self.started.elapsed().as_millis(),
             "all files complete"
         );
+        // The order of the load is known now, whatever becomes of this process later.
+        self.keep_order();
     }
 
     fn report(&mut self) {
@@ -210,6 +225,12 @@ impl<'a> Load<'a> {
         }
     }
 
+    /// Keeps the learned order off the loop's thread.
+    fn keep_order(&self) -> JoinHandle<()> {
+        let learner = Arc::clone(&self.learner);
+        tokio::task::spawn_blocking(move || learner.keep())
+    }
+
     /// No new work, incomplete files lose their name, waiting readers are told, marks go.
     async fn stop(mut self) -> Result<(), Error> {
         self.reporter.finish();
@@ -221,6 +242,9 @@ impl<'a> Load<'a> {
         self.store.retire()?;
         if let Some(guard) = self.guard.take() {
             guard.stop(&self.store);
+        }
+        if let Err(error) = self.keep_order().await {
+            tracing::error!(%error, "keeping the learned order ended early");
         }
         if incomplete > 0 {
             tracing::info!(

@@ -1,6 +1,7 @@
 //! From a checked config to files that are visible and gated: list, lay out, probe the gate, mark, publish.
 //! Called once by [`super::run`]. When any step fails, what it made is taken back by the part that made it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Error;
 use super::guard::Guard;
-use crate::base::Bytes;
+use super::learn::Learner;
+use crate::base::{Bytes, FileId};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::keeper::Inherited;
@@ -21,7 +23,10 @@ const DESCRIPTORS_BESIDES_FILES: u64 = 512;
 /// A load that readers can already use.
 pub(super) struct Prepared {
     pub(super) store: Arc<Store>,
+    /// Files of which the fetcher will report the completion, or the loss.
+    pub(super) incomplete: BTreeSet<FileId>,
     pub(super) fetcher: Fetcher,
+    pub(super) learner: Arc<Learner>,
     /// None when every file was complete from the start.
     pub(super) guard: Option<Guard>,
     pub(super) events: UnboundedReceiver<fetch::Event>,
@@ -34,9 +39,12 @@ pub(super) async fn prepare(config: &Config, inherited: Option<Inherited>) -> Re
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let client = oss::Client::new(config.oss.clone())?;
     let store = Arc::new(lay_out(config, &client, inherited.as_ref(), started).await?);
+    // Before the fetcher, which seals at once what an earlier run left full.
+    let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();
     let (sender, events) = unbounded_channel();
     let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, sender)?;
-    let guard = match publish(config, &store, &fetcher, inherited) {
+    let learner = Arc::new(Learner::start(config, &store, &fetcher));
+    let guard = match publish(config, &store, &fetcher, &learner, inherited) {
         Ok(guard) => guard,
         Err(error) => {
             // What was laid out is hidden and resumed by the next start.
@@ -44,7 +52,7 @@ pub(super) async fn prepare(config: &Config, inherited: Option<Inherited>) -> Re
             return Err(error);
         }
     };
-    Ok(Prepared { store, fetcher, guard, events, started })
+    Ok(Prepared { store, incomplete, fetcher, learner, guard, events, started })
 }
 
 async fn lay_out(
@@ -98,9 +106,10 @@ fn publish(
     config: &Config,
     store: &Store,
     fetcher: &Fetcher,
+    learner: &Arc<Learner>,
     inherited: Option<Inherited>,
 ) -> Result<Option<Guard>, Error> {
-    let guard = Guard::start(config, store, fetcher, inherited)?;
+    let guard = Guard::start(config, store, fetcher, learner, inherited)?;
     match store.files().iter().try_for_each(|file| store.publish(file.id())) {
         Ok(()) => Ok(guard),
         Err(error) => {

@@ -67,6 +67,14 @@ pub fn open_files() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
 }
 
+/// The parent of a process; 0 for the first one of the pid namespace (proc_pid_status(5)).
+pub fn parent(pid: u32) -> io::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let missing = || io::Error::other(format!("/proc/{pid}/status shows no PPid"));
+    parent.and_then(|parent| parent.trim().parse().ok()).ok_or_else(missing)
+}
+
 /// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`, so that what the gate saw and what
 /// the probes saw can be put in one order.
 #[must_use]
@@ -92,6 +100,13 @@ mod tests {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_eq!((soft, limit), (limit, hard.min(MOST_OPEN_FILES as u64)));
         assert!((open_files().unwrap() as u64) < limit);
+    }
+
+    #[test]
+    fn a_process_has_a_parent() {
+        assert_eq!(parent(std::process::id()).unwrap(), std::os::unix::process::parent_id());
+        assert_eq!(parent(1).unwrap(), 0);
+        assert!(parent(u32::MAX).is_err());
     }
 
     #[test]

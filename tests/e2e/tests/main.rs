@@ -10,6 +10,7 @@ mod demand_first;
 mod errors;
 mod failure;
 mod keeper;
+mod learned_order;
 mod memory;
 mod once;
 mod reader_itself;
