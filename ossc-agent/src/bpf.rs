@@ -87,16 +87,15 @@ impl Probes {
     /// The kernel refuses BPF altogether ([`Error::is_unsupported`]), or a target does not exist.
     pub fn start(config: &Config, sink: impl FnMut(Access) + Send + 'static) -> Result<Self, Error> {
         let mut summary = Summary::default();
-        let layout = layout::read();
-        let offsets = layout.as_ref().copied().unwrap_or_default();
-        let mut programs = load::load(config, offsets, &mut summary)?;
+        let offsets = layout::read();
+        let mut programs = load::load(config, offsets.as_ref().ok(), &mut summary)?;
         let logger = load::logger(&mut programs, &mut summary);
         let records = load::map(&mut programs, "RECORDS")?;
         let losses = load::map(&mut programs, "LOST")?;
         let mut targets = TargetMap::new(load::map(&mut programs, "TARGETS")?);
         let watched = Watched { map: load::map(&mut programs, "WATCHED")?, inodes: BTreeMap::new() };
         // The family tree is followed from here on; who was born before is found in /proc below.
-        attach::attach(&mut programs, &config.targets, layout.map(drop), &mut summary);
+        attach::attach(&mut programs, &config.targets, offsets.map(drop), &mut summary);
         if let Targets::Chosen { pids, .. } = &config.targets {
             for &pid in pids {
                 targets.add(pid)?;

@@ -29,29 +29,47 @@ enum At {
 
 const OPENS: &str = "when the model files are opened";
 const MAPS: &str = "when the model files are mapped";
+const READS: &str = "what is read of the model files by this call";
+const CACHE_READS: &str = "what is read of the model files by sendfile, splice, copy_file_range and io_uring";
+const FAULTS: &str = "what is touched of the model files through mappings";
 const FAMILY: &str = "which children of the target are started and ended";
 
-/// The target's family; not needed when everybody is a target.
-const FAMILY_PROBES: [Probe; 2] = [
-    Probe { program: "process_fork", at: At::Raw("sched_process_fork"), consequence: FAMILY },
-    Probe { program: "process_exit", at: At::Raw("sched_process_exit"), consequence: FAMILY },
-];
+/// The target's family; not needed when everybody is a target. First, because a child born before them would be
+/// seen by no one.
+const FAMILY_PROBES: [Probe; 2] =
+    [raw("sched_process_fork", "process_fork", FAMILY), raw("sched_process_exit", "process_exit", FAMILY)];
 
-const ACCESS_PROBES: [Probe; 4] = [
-    Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_openat"), consequence: OPENS },
-    Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_openat2"), consequence: OPENS },
-    Probe { program: "mmap_enter", at: At::Tracepoint("syscalls", "sys_enter_mmap"), consequence: MAPS },
-    Probe { program: "mmap_exit", at: At::Tracepoint("syscalls", "sys_exit_mmap"), consequence: MAPS },
+const ACCESS_PROBES: [Probe; 12] = [
+    call("sys_exit_openat", "open_exit", OPENS),
+    call("sys_exit_openat2", "open_exit", OPENS),
+    call("sys_enter_mmap", "mmap_enter", MAPS),
+    call("sys_exit_mmap", "mmap_exit", MAPS),
+    call("sys_enter_read", "read_enter", READS),
+    call("sys_enter_pread64", "pread_enter", READS),
+    call("sys_enter_readv", "readv_enter", READS),
+    call("sys_enter_preadv", "preadv_enter", READS),
+    call("sys_enter_preadv2", "preadv_enter", READS),
+    raw("mm_filemap_get_pages", "get_pages", CACHE_READS),
+    raw("mm_filemap_fault", "fault", FAULTS),
+    raw("mm_filemap_map_pages", "map_pages", FAULTS),
 ];
 
 /// arm64 never had open(2).
 #[cfg(target_arch = "x86_64")]
-const OLD_PROBES: [Probe; 1] =
-    [Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_open"), consequence: OPENS }];
+const OLD_PROBES: [Probe; 1] = [call("sys_exit_open", "open_exit", OPENS)];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_PROBES: [Probe; 0] = [];
 
-/// Attaches every probe this machine has; `layout` is whether the programs know the kernel's structures.
+const fn raw(name: &'static str, program: &'static str, consequence: &'static str) -> Probe {
+    Probe { program, at: At::Raw(name), consequence }
+}
+
+const fn call(name: &'static str, program: &'static str, consequence: &'static str) -> Probe {
+    Probe { program, at: At::Tracepoint("syscalls", name), consequence }
+}
+
+/// Attaches every probe this machine has. `layout` is why the programs do not know the kernel's structures, as an
+/// error: they all need them.
 pub(super) fn attach(
     programs: &mut Ebpf,
     targets: &Targets,
@@ -62,13 +80,8 @@ pub(super) fn attach(
         Targets::Everybody => &[],
         Targets::Chosen { .. } => &FAMILY_PROBES,
     };
-    // The family first: a child born between the two would be seen by no one.
     for Probe { program, at, consequence } in family.iter().chain(&ACCESS_PROBES).chain(&OLD_PROBES) {
-        let outcome = match &layout {
-            Ok(()) => attach_one(programs, program, *at),
-            Err(why) => Err(why.clone()),
-        };
-        match outcome {
+        match layout.clone().and_then(|()| attach_one(programs, program, *at)) {
             Ok(()) => summary.attached(at.name()),
             Err(why) => summary.missing(at.name(), why, consequence),
         }
