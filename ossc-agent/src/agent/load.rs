@@ -51,6 +51,8 @@ struct Load<'a> {
     learner: Arc<Learner>,
     guard: Option<Guard>,
     reporter: Reporter,
+    /// The writing of the ready files that was begun last.
+    persisting: Option<JoinHandle<()>>,
     started: std::time::Instant,
 }
 
@@ -112,7 +114,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             Event::KeeperEnded => load.replace_keeper().await,
             Event::Tick => load.report(),
             Event::Persist => {
-                load.persist().await;
+                load.persist();
                 load.guard.iter_mut().for_each(Guard::tidy);
             }
         }
@@ -147,7 +149,7 @@ impl<'a> Load<'a> {
         started: std::time::Instant,
     ) -> Self {
         let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
-        Self { config, store, incomplete, fetcher, learner, guard, reporter, started }
+        Self { config, store, incomplete, fetcher, learner, guard, reporter, persisting: None, started }
     }
 
     fn is_complete(&self) -> bool {
@@ -215,14 +217,17 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Writes the ready files off the loop's thread: it waits for the disk.
-    async fn persist(&self) {
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || store.persist()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "progress not saved; a restart would fetch more again"),
-            Err(error) => tracing::error!(%error, "saving progress ended early"),
+    /// Writes the ready files off the loop's thread: it waits for the disk. Once at a time.
+    fn persist(&mut self) {
+        if self.persisting.as_ref().is_some_and(|persisting| !persisting.is_finished()) {
+            return;
         }
+        let store = Arc::clone(&self.store);
+        self.persisting = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.persist() {
+                tracing::warn!(%error, "progress not saved; a restart would fetch more again");
+            }
+        }));
     }
 
     /// Keeps the learned order off the loop's thread.
@@ -237,6 +242,11 @@ impl<'a> Load<'a> {
         let fetcher = self.fetcher.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
+        }
+        if let Some(persisting) = self.persisting.take()
+            && let Err(error) = persisting.await
+        {
+            tracing::error!(%error, "saving progress ended early");
         }
         let incomplete = self.store.files().iter().filter(|file| !file.is_complete()).count();
         self.store.retire()?;
