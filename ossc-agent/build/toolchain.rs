@@ -13,7 +13,8 @@ use std::process::Command;
 /// The machine `ossc-ebpf` is compiled for: BPF in the byte order of x86-64 and arm64.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// A Rust compiler with the source of `core`, which the BPF target has no prebuilt copy of.
+/// A Rust compiler as new as this workspace asks for (rust-version), with the source of `core`, which the BPF
+/// target has no prebuilt copy of.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiler {
     /// What a person calls it.
@@ -39,10 +40,11 @@ impl Compiler {
         let cargo = rustc.with_file_name("cargo");
         let sysroot = output(Command::new(&rustc).args(["--print", "sysroot"]))?;
         let core = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/Cargo.toml");
-        let version = output(Command::new(&rustc).arg("-vV"))?;
-        let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
-        let llvm = llvm.split('.').next()?.parse().ok()?;
-        (cargo.is_file() && core.is_file()).then_some(Self { name, llvm, cargo, rustc })
+        let about = output(Command::new(&rustc).arg("-vV"))?;
+        let version = |name| about.lines().find_map(|line| numbers(line.strip_prefix(name)?));
+        let ((llvm, _), release) = (version("LLVM version: ")?, version("release: ")?);
+        let is_new = Some(release) >= numbers(env!("CARGO_PKG_RUST_VERSION"));
+        (is_new && cargo.is_file() && core.is_file()).then_some(Self { name, llvm, cargo, rustc })
     }
 }
 
@@ -61,7 +63,7 @@ impl Toolchain {
         let compilers = Compiler::all();
         let linkers = linkers();
         let missing = match (compilers.is_empty(), linkers.is_empty()) {
-            (true, _) => "no Rust compiler with rust-src (neither rustup's nightly nor the distribution's)",
+            (true, _) => "no recent Rust with rust-src (neither rustup's nightly nor the distribution's)",
             (false, true) => "no bpf-linker",
             (false, false) => "no bpf-linker for the LLVM of an installed compiler",
         };
@@ -137,6 +139,12 @@ fn belongs_to_outer_cargo(name: &str) -> bool {
     let for_host = ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH", "MAKEFLAGS"];
     for_host.iter().any(|prefix| name.starts_with(prefix))
         && !user_wide.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Major and minor number of a version such as `1.97.0-nightly`.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
 }
 
 /// Trimmed standard output of a command that succeeds.

@@ -4,13 +4,13 @@
 //! Debian packages go into the system; bpf-linker and the Python packages into this project's cache folder.
 //! On another distribution nothing is installed: the error names what is needed.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Uid;
 
 use crate::cmd;
@@ -40,76 +40,90 @@ const NEEDS: [Need; 10] = [
 const DISTRIBUTION_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 /// The bpf-linker release the programs are built with; its `llvm-N` features choose the LLVM.
 const BPF_LINKER: &str = "0.13.0";
+/// The LLVM versions for which it has features.
+const BPF_LINKER_LLVM: RangeInclusive<u32> = 21..=23;
+/// What to do where none of this works.
+const BY_HAND: &str = "install rustup's nightly with rust-src, and bpf-linker for its LLVM, by hand \
+     (https://github.com/aya-rs/bpf-linker#installation)";
 /// Where the tracepoint events show once tracefs is mounted.
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Installs what is missing.
 pub(crate) fn setup() -> Result<()> {
-    programs()?;
-    ebpf_toolchain()?;
-    python()?;
+    let mut apt = Apt { updated: false };
+    programs(&mut apt)?;
+    ebpf_toolchain(&mut apt)?;
+    python(&mut apt)?;
     tracefs()?;
     println!("setup: all is there");
     Ok(())
 }
 
-fn programs() -> Result<()> {
+fn programs(apt: &mut Apt) -> Result<()> {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| find(need.program).is_none()).collect();
     for Need { program, package, purpose } in &missing {
         println!("setup: {program} is missing (package {package}): {purpose}");
     }
-    install(missing.iter().map(|need| need.package))
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    if packages.is_empty() { Ok(()) } else { apt.install(&packages) }
 }
 
-fn ebpf_toolchain() -> Result<()> {
+fn ebpf_toolchain(apt: &mut Apt) -> Result<()> {
     if Toolchain::find().is_ok() {
         return Ok(());
     }
-    if Compiler::all().is_empty() {
-        compiler()?;
+    if Compiler::all().is_empty() && !ask_rustup() {
+        distribution_rust(apt)?;
     }
-    if Toolchain::find().is_err() {
-        linker()?;
+    if Toolchain::find().is_err() && !linker(apt)? {
+        // No LLVM for nightly's; the distribution has one for its own Rust.
+        distribution_rust(apt)?;
+        ensure!(linker(apt)?, "no LLVM package fits an installed Rust; {BY_HAND}");
     }
     Toolchain::find().map(drop).map_err(anyhow::Error::msg)
 }
 
-/// A compiler for the programs: rustup's nightly if its rust-src is to be had, else the distribution's.
-fn compiler() -> Result<()> {
+/// Whether rustup could install a nightly with rust-src.
+fn ask_rustup() -> bool {
     println!("setup: the eBPF programs need a nightly Rust with rust-src; asking rustup for it");
-    let mut rustup = Command::new("rustup");
-    rustup.args(["toolchain", "install", "nightly", "--profile=minimal", "--component=rust-src"]);
-    rustup.args(["--no-self-update"]).stdout(Stdio::null()).stderr(Stdio::null());
-    if rustup.status().is_ok_and(|status| status.success()) && !Compiler::all().is_empty() {
-        return Ok(());
-    }
-    println!("setup: rustup has none; installing {} instead", DISTRIBUTION_RUST.join(" "));
-    install(DISTRIBUTION_RUST)?;
-    ensure!(!Compiler::all().is_empty(), "the distribution's Rust came without rust-src or cargo");
+    let ask =
+        |arguments: &[&str]| succeeds(Command::new("rustup").args(arguments)) && !Compiler::all().is_empty();
+    // First without touching a nightly that is there.
+    ask(&["component", "add", "rust-src", "--toolchain=nightly"])
+        || ask(&[
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile=minimal",
+            "--component=rust-src",
+            "--no-self-update",
+        ])
+}
+
+fn distribution_rust(apt: &mut Apt) -> Result<()> {
+    let packages = DISTRIBUTION_RUST.join(" ");
+    println!("setup: rustup has no fitting one; the distribution's can compile the eBPF programs, too");
+    apt.install(&DISTRIBUTION_RUST).with_context(|| format!("no Rust for the eBPF programs; {BY_HAND}"))?;
+    ensure!(!Compiler::all().is_empty(), "the Rust of {packages} is too old; {BY_HAND}");
     Ok(())
 }
 
-/// bpf-linker for the first compiler whose LLVM the distribution has.
-fn linker() -> Result<()> {
-    for attempt in [None, Some(DISTRIBUTION_RUST)] {
-        if let Some(packages) = attempt {
-            println!("setup: no LLVM for that compiler; installing {} instead", packages.join(" "));
-            install(packages)?;
+/// Builds bpf-linker for the first compiler whose LLVM is to be had; false when there is none.
+fn linker(apt: &mut Apt) -> Result<bool> {
+    for Compiler { llvm, name, .. } in Compiler::all() {
+        let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
+        if !BPF_LINKER_LLVM.contains(&llvm) {
+            continue;
         }
-        for compiler in Compiler::all() {
-            let package = format!("llvm-{}-dev", compiler.llvm);
-            let prefix = PathBuf::from(format!("/usr/lib/llvm-{}", compiler.llvm));
-            if prefix.join("bin/llvm-config").is_file() || is_available(&package)? {
-                println!("setup: LLVM {} of {} for bpf-linker", compiler.llvm, compiler.name);
-                install([package.as_str()])?;
-                return build_linker(compiler.llvm, &prefix);
+        if !prefix.join("bin/llvm-config").is_file() {
+            println!("setup: installing LLVM {llvm}, which {name} has too, for bpf-linker");
+            if apt.install(&[&format!("llvm-{llvm}-dev")]).is_err() {
+                continue;
             }
         }
+        return build_linker(llvm, &prefix).map(|()| true);
     }
-    bail!(
-        "no LLVM development package fits an installed Rust; install bpf-linker by hand \
-         (https://github.com/aya-rs/bpf-linker#installation)"
-    )
+    Ok(false)
 }
 
 fn build_linker(llvm: u32, prefix: &Path) -> Result<()> {
@@ -130,7 +144,7 @@ fn build_linker(llvm: u32, prefix: &Path) -> Result<()> {
 }
 
 /// A Python environment with exactly the pinned packages; a copy of the list in it tells whether it is current.
-fn python() -> Result<()> {
+fn python(apt: &mut Apt) -> Result<()> {
     let wanted = cmd::root().join("tests/requirements.txt");
     let installed = venv().join("requirements.txt");
     let list = fs::read(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
@@ -141,7 +155,7 @@ fn python() -> Result<()> {
     println!("setup: Python packages of tests/requirements.txt into {}", venv().display());
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         println!("setup: python3 cannot make environments (package python3-venv)");
-        install(["python3-venv"])?;
+        apt.install(&["python3-venv"])?;
     }
     cmd::quietly(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
     let mut pip = Command::new(venv_python()?);
@@ -168,49 +182,39 @@ fn tracefs() -> Result<()> {
     cmd::quietly(Command::new("mount").args(["-t", "tracefs", "tracefs", TRACEFS]))
 }
 
-/// Installs Debian packages; nothing happens when all are installed.
-fn install<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let packages: BTreeSet<&str> = packages.into_iter().filter(|package| !is_installed(package)).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    let list = packages.iter().copied().collect::<Vec<_>>().join(" ");
-    ensure!(
-        find("apt-get").is_some(),
-        "set-up can install on Debian and Ubuntu only; this machine needs what there is in the packages {list}"
-    );
-    require_root(&format!("apt-get install {list}"))?;
-    // A fresh image has no package lists, an old one has lists of packages that are gone.
-    let stale = packages.iter().any(|package| !is_available(package).unwrap_or(false));
-    if stale || !apt_get(["install", "--yes", "--no-install-recommends"]).args(&packages).status()?.success()
-    {
-        println!("setup: apt-get update");
-        cmd::quietly(&mut apt_get(["update"]))?;
+/// The package manager of Debian and Ubuntu.
+struct Apt {
+    /// Whether this run has fetched the package lists: a fresh image has none, an old one lists what is gone.
+    updated: bool,
+}
+
+impl Apt {
+    /// Installs packages, or brings them to the newest version.
+    fn install(&mut self, packages: &[&str]) -> Result<()> {
+        let list = packages.join(" ");
+        ensure!(
+            find("apt-get").is_some(),
+            "set-up can install on Debian and Ubuntu only; install what is there in the packages {list}"
+        );
+        require_root(&format!("apt-get install {list}"))?;
+        if !self.updated {
+            println!("setup: apt-get update");
+            // One broken entry of the user's sources must not keep us from the others.
+            if !succeeds(apt_get().arg("update")) {
+                println!("setup: apt-get update failed; trying with the package lists there are");
+            }
+            self.updated = true;
+        }
         println!("setup: apt-get install {list}");
-        cmd::quietly(apt_get(["install", "--yes", "--no-install-recommends"]).args(&packages))?;
+        cmd::quietly(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages))
     }
-    Ok(())
 }
 
-fn apt_get<const N: usize>(arguments: [&str; N]) -> Command {
+fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command.arg("--quiet=2").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    command.stdout(Stdio::null());
+    command.arg("--quiet=2").env("DEBIAN_FRONTEND", "noninteractive");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     command
-}
-
-fn is_installed(package: &str) -> bool {
-    let status =
-        Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();
-    status.is_ok_and(|status| status.stdout == b"installed")
-}
-
-/// Whether the package lists have it.
-fn is_available(package: &str) -> Result<bool> {
-    let policy =
-        Command::new("apt-cache").args(["policy", package]).output().context("cannot run apt-cache")?;
-    let policy = String::from_utf8_lossy(&policy.stdout);
-    Ok(policy.lines().any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)")))
 }
 
 fn require_root(command: &str) -> Result<()> {

@@ -135,10 +135,12 @@ impl Lanes {
         self.change(file, |work| work.block_ready(block)).unwrap_or(false)
     }
 
-    /// Blocks that were handed out could not be had: they are missing again, and their file rests.
-    pub(super) fn put_back(&mut self, extent: &Extent, rests_until: Instant) {
-        self.change(extent.file, |work| work.put_back(extent.blocks.clone(), rests_until));
+    /// Blocks that were handed out could not be had: they are missing again, and their file rests. True if
+    /// nothing was known to be wrong with the file before.
+    pub(super) fn put_back(&mut self, extent: &Extent, rests_until: Instant) -> bool {
+        let news = self.change(extent.file, |work| work.put_back(extent.blocks.clone(), rests_until));
         self.background_file = self.background_file.min(extent.file.index());
+        news.unwrap_or(false)
     }
 
     /// The bytes of a full file are gone or turned out wrong: all of its blocks are missing again.

@@ -1,5 +1,7 @@
 //! What cannot be fetched is an errno for exactly the readers that need it, never zeros, and no reader of anything
 //! else notices.
+//!
+//! OSS refuses one object, or one range of it, for good. Failures that pass are left to the agent's own tests.
 
 use std::ops::Range;
 

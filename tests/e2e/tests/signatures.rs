@@ -1,5 +1,7 @@
 //! Every way to prove who asks: signature V4 and V1, with a permanent key or a temporary one and its token, and
 //! none at all for a public bucket.
+//!
+//! The server verifies by its own code and notes the form of each request; a model must load whole with each.
 
 use anyhow::ensure;
 use e2e::agent::exit;

@@ -1,4 +1,7 @@
-//! https, with the certificate authority given as a file. That an unknown authority is refused is in `errors`.
+//! https, with the certificate authority given as a file.
+//!
+//! The server makes an authority and a certificate of its own at each start. That an authority which is not given is
+//! refused is left to `errors`.
 
 use anyhow::Context;
 use e2e::agent::exit;

@@ -1,3 +1,6 @@
+//! The lanes against tables of cases and against a naive model: order of the lanes, sizes of extents, and that
+//! a block is handed out once.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
