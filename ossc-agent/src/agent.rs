@@ -2,8 +2,9 @@
 //! place that names every part; it decides the sequence and nothing else. `cli` calls [`run`].
 //!
 //! The sequence of a start is what makes a hole invisible: files are laid out hidden, marked by the gate,
-//! and only then given their name. The sequence of a stop is its mirror: incomplete files lose their name
-//! first, then the readers that wait are told, then the marks go.
+//! and only then given their name; before the first mark a keeper has its copies of what holds readers. The
+//! sequence of a stop is its mirror: incomplete files lose their name first, then the readers that wait are
+//! told, then the keeper gets its goodbye.
 
 mod command;
 mod error;

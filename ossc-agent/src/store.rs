@@ -3,12 +3,13 @@
 //! `Store::open` lays the objects out as hidden files of full size, or takes up what an earlier run left;
 //! the agent lets the gate mark them and then publishes them. Workers write and commit blocks; the gate
 //! asks the ready map; a full file is sealed by its checksum. `persist` from time to time, and `retire`
-//! at the end, keep on disk what the next run needs; a crash costs at most what came since the last
-//! `persist`. State is in `MODEL_DIR/.ossc`: `incoming/` has the hidden files, `ready/` the ready files.
+//! at the end, keep on disk what the next run needs; between them a journal has each committed block, so
+//! that a killed agent loses only blocks in flight. State is in `MODEL_DIR/.ossc`: `incoming/` has the
+//! hidden files, `ready/` the ready files and journals.
 //!
 //! Invariants: a ready bit is set only after the bytes are in the file. A file that is visible is
-//! complete, or was published behind a gate in this run. Nothing outside the model directory is touched,
-//! and nothing in it that the agent did not make.
+//! complete, or was published behind a gate that has held its readers since. Nothing outside the model
+//! directory is touched, and nothing in it that the agent did not make.
 //!
 //! What is left to others: holding readers (`gate`), choosing what to fetch (`fetch`), when to persist
 //! and what to do about a lost file (`agent`).

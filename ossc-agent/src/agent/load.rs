@@ -22,7 +22,7 @@ use crate::store::Store;
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
-/// Between two writes of the ready files: at most this much of a load is fetched again after a crash.
+/// Between two writes of the ready files; committed blocks are in the journals meanwhile.
 const PERSIST_EVERY: Duration = Duration::from_secs(2);
 /// How long a stop lets blocks in flight finish: under the 10 s that container runtimes give before SIGKILL.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -236,7 +236,7 @@ impl<'a> Load<'a> {
         tokio::task::spawn_blocking(move || learner.keep())
     }
 
-    /// No new work, incomplete files lose their name, waiting readers are told, marks go.
+    /// No new work, incomplete files lose their name, waiting readers are told, the keeper looks after the rest.
     async fn stop(mut self) -> Result<(), Error> {
         self.reporter.finish();
         let fetcher = self.fetcher.clone();

@@ -1,6 +1,6 @@
 //! `MODEL_DIR/.ossc`: what the store keeps between runs, and the lock that makes it the store's alone.
 //!
-//! `ready/` has one ready file an object; `incoming/` has the data files that no reader may see. The
+//! `ready/` has one ready file an object, and a journal while it is incomplete; `incoming/` has the data files that no reader may see. The
 //! directory must be ours and closed to others, or nothing in it is believed. Ready files are replaced
 //! by rename, so that a reader of them, and the next agent, sees an old one or a new one.
 

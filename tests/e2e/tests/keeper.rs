@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use e2e::agent::{ALL_COMPLETE, Agent, FILES_VISIBLE, PATIENCE, READER_HELD, exit};
-use e2e::origin::shards;
+use e2e::content::Content;
+use e2e::origin::{ModelFile, shards};
 use e2e::reader::{Outcome, Reader};
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
 use e2e::turn;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oss_server::Config;
+use oss_server::{Config, Object};
 
 use crate::{MIB, reading};
 
@@ -183,6 +184,53 @@ fn is_replaced_when_it_is_killed() -> anyhow::Result<()> {
     }
     second.wait_for(ALL_COMPLETE)?;
     second.stop()?.expect(exit::OK)?;
+    site.check_files()?;
+    no_keeper_left(&site)
+}
+
+#[test]
+fn fails_readers_of_a_version_that_is_gone() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let site = site()?;
+    let mut first = site.start().start()?;
+    first.wait_for(FILES_VISIBLE)?;
+    let reader = held_reader(&site, &first)?;
+    let open = std::fs::File::open(site.targets()[1].path())?;
+    kill_agent(&mut first)?;
+    let old = &site.origin().files()[1];
+    let new = ModelFile { content: Content::Synthetic(77), ..old.clone() };
+    site.origin().server().put(&new.key(), Object::synthetic(77, FILE));
+
+    let second = site.start().start()?;
+    match reader.finish(PATIENCE)? {
+        Outcome::Errno(_) => {}
+        other => bail!("{other:?}"),
+    }
+    second.wait_for(ALL_COMPLETE)?;
+    fails_with_eio(&open)?;
+    new.target(&site.model_dir()).check_whole(FILE)?;
+    site.targets()[0].check_whole(FILE)?;
+    second.stop()?.expect(exit::OK)?;
+    // No version of it will ever be complete, so the keeper stays for this one.
+    fails_with_eio(&open)?;
+    drop(open);
+    no_keeper_left(&site)
+}
+
+#[test]
+fn gives_nothing_to_a_second_agent() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let site = site()?;
+    let first = site.start().start()?;
+    first.wait_for(FILES_VISIBLE)?;
+    let reader = held_reader(&site, &first)?;
+    site.start().run()?.expect(exit::LOCAL)?;
+    match reader.finish(PATIENCE)? {
+        Outcome::Right => {}
+        other => bail!("{other:?}"),
+    }
+    first.wait_for(ALL_COMPLETE)?;
+    first.stop()?.expect(exit::OK)?;
     site.check_files()?;
     no_keeper_left(&site)
 }
