@@ -3,11 +3,14 @@
 
 mod exit;
 mod logging;
+mod plan;
 
-use clap::Parser;
+use std::path::PathBuf;
 
-use crate::agent;
-use crate::config::{self, Environment, Flags};
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
+use crate::{agent, keeper};
 
 pub use exit::Exit;
 
@@ -18,18 +21,50 @@ pub use exit::Exit;
 /// until SIGTERM or SIGINT. Every reader is served in any case.
 #[derive(Debug, Parser)]
 #[command(name = "ossc-agent", version, after_long_help = exit::HELP)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     flags: Flags,
+
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// What else the program can do than load.
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Show, export, import or forget the orders in which models are read
+    Plan(plan::Plan),
+}
+
+/// What an agent gives the keeper that it starts.
+#[derive(Debug, Parser)]
+#[command(name = "ossc-agent keeper", about = "Holds readers for an agent; started by it, never by hand")]
+struct KeeperCli {
+    #[arg(long)]
+    model_dir: PathBuf,
+    #[arg(long)]
+    log_level: LogLevel,
+    #[arg(long)]
+    log_format: LogFormat,
+    #[arg(long)]
+    log_path: Option<PathBuf>,
 }
 
 /// Runs the program with this process's arguments; `main` ends with what it returns.
 #[must_use]
 pub fn run() -> Exit {
+    // Before clap, so that the hidden word changes nothing of what it accepts and shows.
+    if std::env::args_os().nth(1).is_some_and(|first| first == keeper::ARGUMENT) {
+        return run_keeper();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::of_clap(&error),
     };
+    if let Some(Task::Plan(plan)) = cli.task {
+        return plan.run();
+    }
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {
         Ok(config) => config,
         Err(error) => return exit::report(&agent::Error::from(error), false),
@@ -41,5 +76,45 @@ pub fn run() -> Exit {
     match agent::run(config) {
         Ok(outcome) => Exit::from(outcome),
         Err(error) => exit::report(&error, log_on_stderr),
+    }
+}
+
+fn run_keeper() -> Exit {
+    let cli = match KeeperCli::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_clap(&error),
+    };
+    let log = Log { level: cli.log_level, format: cli.log_format, path: cli.log_path };
+    if let Err(error) = logging::start(&log) {
+        return exit::report(&error, false);
+    }
+    match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {
+        Ok(()) => Exit::from(agent::Outcome::Complete),
+        Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_and_a_command_need_no_task_and_tasks_no_flags() {
+        Cli::command().debug_assert();
+        let parse =
+            |line: &str| Cli::try_parse_from(["ossc-agent"].into_iter().chain(line.split_whitespace()));
+        let command = parse("--pid 7 -- plan show -x").unwrap();
+        assert_eq!(
+            (command.task.is_none(), command.flags.command),
+            (true, ["plan", "show", "-x"].map(Into::into).to_vec())
+        );
+        assert!(parse("").unwrap().task.is_none());
+        assert!(parse("plan show --json").unwrap().task.is_some());
+        assert!(parse("plan forget --state-dir /s --all").unwrap().task.is_some());
+        for wrong in ["plan", "plan forget", "--pid 7 plan show", "show", "help"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: the agent against the floor of this machine, in one run. Figures of a shared or
-//! virtual machine drift by the minute, so contenders alternate, after a warm-up, and the table gives
+//! virtual machine drift by the minute, so contenders take turns, after a warm-up, and the table gives
 //! medians and ratios. Every run starts from files that do not exist and a clean page cache.
 //!
 //! The row: a synthetic model over unshaped loopback, from the start of the agent to its last byte
@@ -77,10 +77,10 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         connections: args.connections,
     };
     let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
+    let machine = machine::describe(scratch.path())?;
     let rows = rows(workload, rounds, scratch.path());
-    let machine = machine::describe(scratch.path());
     scratch.close().context("cannot remove the files of the bench")?;
-    let report = report(workload, rounds, &rows?, &machine?);
+    let report = report(workload, rounds, &rows?, &machine);
     println!("{report}");
     if !args.quick {
         let path = cmd::root().join(REPORT);
@@ -97,37 +97,34 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     let objects = (0..workload.files).map(|file| (format!("{PREFIX}{file:02}.bin"), workload.file_bytes));
     let server = Server::start(&Settings { synthetic: objects.collect(), ..Settings::default() })?;
 
-    let mut floors: Vec<Vec<Sample>> = vec![Vec::new(); floor::BUFFERS_KIB.len()];
-    let mut agents = Vec::new();
+    // The contenders: the floor with each buffer size, then the agent.
+    let agent = floor::BUFFERS_KIB.len();
+    let contenders = agent + 1;
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contenders];
     for round in 0..=rounds {
-        let mut found = Vec::new();
-        for buffer_kib in floor::BUFFERS_KIB {
+        // Each round starts with another one, so that none always comes after the same.
+        for contender in (round..round + contenders).map(|turn| turn % contenders) {
             settle()?;
-            found.push(floor.run(workload, buffer_kib, scratch)?);
-        }
-        settle()?;
-        let agent = agent::run(&server, workload, scratch)?;
-        // The first round is the warm-up.
-        if round > 0 {
-            eprintln!("round {round}: agent {:.2} s, floor {:?}", agent.seconds, times(&found));
-            floors.iter_mut().zip(found).for_each(|(samples, sample)| samples.push(sample));
-            agents.push(agent);
+            let sample = match floor::BUFFERS_KIB.get(contender) {
+                Some(&buffer_kib) => floor.run(workload, buffer_kib, scratch)?,
+                None => agent::run(&server, workload, scratch)?,
+            };
+            eprintln!("round {round}, contender {contender}: {:.2} s", sample.seconds);
+            // The first round is the warm-up.
+            if round > 0 {
+                samples[contender].push(sample);
+            }
         }
     }
     let bytes = workload.bytes();
+    let agent = Row::new("ossc-agent".to_owned(), bytes, &samples[agent]);
     // The floor is whichever buffer size does better on this machine.
-    let floors = floors.into_iter().zip(floor::BUFFERS_KIB);
-    let mut floors: Vec<Row> = floors
-        .map(|(samples, kib)| Row::new(format!("recv + pwrite, {kib} KiB buffers (floor)"), bytes, &samples))
-        .collect();
-    floors.sort_by(|a, b| b.throughput.total_cmp(&a.throughput));
-    floors.truncate(1);
-    floors.push(Row::new("ossc-agent".to_owned(), bytes, &agents));
-    Ok(floors)
-}
-
-fn times(samples: &[Sample]) -> Vec<String> {
-    samples.iter().map(|sample| format!("{:.2} s", sample.seconds)).collect()
+    let floors = samples
+        .iter()
+        .zip(floor::BUFFERS_KIB)
+        .map(|(samples, kib)| Row::new(format!("recv + pwrite, {kib} KiB buffers (floor)"), bytes, samples));
+    let floor = floors.max_by(|a, b| a.throughput.total_cmp(&b.throughput));
+    Ok(floor.into_iter().chain([agent]).collect())
 }
 
 /// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other.

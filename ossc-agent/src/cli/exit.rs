@@ -23,6 +23,13 @@ Exit status:
 pub struct Exit(u8);
 
 impl Exit {
+    /// All is well.
+    pub(super) const SUCCESS: Self = Self(0);
+    /// An error inside the agent.
+    pub(super) const INTERNAL: Self = Self(1);
+    /// What the user said is wrong.
+    pub(super) const USAGE: Self = Self(2);
+
     /// The number the shell sees.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -48,13 +55,7 @@ impl Termination for Exit {
 /// Says once, with its causes, what went wrong: in the log, and on standard error unless the log goes there
 /// (`log_on_stderr`). Chooses the status by the kind of the error.
 pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
-    let mut message = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        message.push_str(": ");
-        message.push_str(&inner.to_string());
-        cause = inner.source();
-    }
+    let message = chain(error);
     tracing::error!("{message}");
     if !log_on_stderr {
         eprintln!("ossc-agent: {message}");
@@ -70,9 +71,21 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
-        Error::Fetch(_) | Error::System { .. } => 1,
+        Error::Fetch(_) | Error::Keeper(_) | Error::System { .. } => 1,
         Error::Log { .. } | Error::StateDir { .. } => 2,
     })
+}
+
+/// The error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        message.push_str(": ");
+        message.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    message
 }
 
 /// Prints what clap has to say: help and version to standard output with 0, mistakes to standard error with 2.

@@ -119,6 +119,18 @@ impl Queue {
         self.signal.one();
     }
 
+    /// Replaces the head of the planned lane.
+    pub(super) fn plan_ahead(&self, ranges: &[(FileId, ByteRange)]) {
+        self.state.with(|state| {
+            let blocks = ranges.iter().filter_map(|&(file, range)| {
+                state.lanes.layout(file).map(|layout| (file, layout.blocks_of(range)))
+            });
+            let blocks: Vec<_> = blocks.collect();
+            state.lanes.plan_ahead(blocks);
+        });
+        self.signal.one();
+    }
+
     pub(super) fn start_background(&self) {
         self.state.with(|state| state.lanes.start_background());
         self.signal.one();
@@ -177,19 +189,20 @@ impl Queue {
 
     /// An extent got stuck at its first block: that one is lost to those who wait for it now, a later demand
     /// tries again. The blocks behind it go back to the lanes; who waits for one of them has a try of his own.
-    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure) {
+    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure) -> bool {
         let file = left.file;
-        let done = self.state.with(|state| {
+        let (news, done) = self.state.with(|state| {
             state.counts.failures += 1;
-            state.lanes.put_back(left, Instant::now() + REST);
+            let news = state.lanes.put_back(left, Instant::now() + REST);
             let done = state.waiters.block_lost(file, BlockIndex(left.blocks.start));
             state.lanes.drop_demands(file);
             for (blocks, lane) in state.waiters.of_file(file) {
                 state.lanes.want(file, blocks, lane);
             }
-            done
+            (news, done)
         });
         finish(done, &Err(failure.clone()));
+        news
     }
 
     /// A file is lost for good, now and for every later demand. False if it was before.

@@ -168,8 +168,12 @@ impl Shared {
         cause: impl FnOnce(String, ByteRange) -> Cause,
     ) {
         let failure = Failure::new(cause(file.object().key.clone(), transfer.stuck_at()));
-        tracing::error!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");
-        self.queue.extent_lost(transfer.left(), &failure);
+        // Each reader that asks tries again; that it fails as before is no news.
+        if self.queue.extent_lost(transfer.left(), &failure) {
+            tracing::error!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");
+        } else {
+            tracing::debug!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");
+        }
     }
 
     /// Gives up a file.

@@ -200,10 +200,12 @@ impl Shared {
             headers: &headers,
             body: Bytes::new(),
         };
+        let about =
+            self.target(query.iter().find(|(name, _)| *name == "prefix").map_or(key, |(_, prefix)| prefix));
         let limits = Limits { time: REQUEST_TIMEOUT, body_bytes: MAX_REPLY_BYTES };
         let reply = http::exchange(&self.dialer, request, limits)
             .await
-            .map_err(|error| Error::transport(&self.target(key), operation, error))?;
+            .map_err(|error| Error::transport(&about, operation, error))?;
         if reply.status == 200 {
             return Ok(reply);
         }
@@ -215,7 +217,7 @@ impl Shared {
             date: reply.header("date"),
             body: &reply.body,
         };
-        Err(Error::Service(Box::new(ServiceError::new(operation, &self.target(key), &facts))))
+        Err(Error::Service(Box::new(ServiceError::new(operation, &about, &facts))))
     }
 }
 

@@ -4,6 +4,7 @@
 //! of the machine's own but PATH, its state lies in a directory that the test gives. A dropped agent is killed with
 //! all it started.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -89,7 +90,7 @@ impl Build {
 pub struct Start {
     build: Build,
     arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
+    environment: BTreeMap<OsString, OsString>,
     command: Vec<OsString>,
     state: PathBuf,
 }
@@ -101,7 +102,7 @@ impl Start {
         Self {
             build: Build::UnderTest,
             arguments: Vec::new(),
-            environment: Vec::new(),
+            environment: BTreeMap::new(),
             command: Vec::new(),
             state: state.to_owned(),
         }
@@ -127,10 +128,17 @@ impl Start {
         self
     }
 
-    /// Sets an environment variable; the last one set counts, an empty value unsets it.
+    /// Sets an environment variable; the last one set counts.
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self.environment.insert(name.into(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Leaves an environment variable unset.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.remove(OsStr::new(name));
         self
     }
 
@@ -149,13 +157,7 @@ impl Start {
             command.env("PATH", path);
         }
         command.env("HOME", &self.state).env("OSSC_STATE_DIR", &self.state).current_dir(&self.state);
-        for (name, value) in &self.environment {
-            if value.is_empty() {
-                command.env_remove(name)
-            } else {
-                command.env(name, value)
-            };
-        }
+        command.envs(&self.environment);
         command.args(["--log-format", "json"]).args(&self.arguments);
         if !self.command.is_empty() {
             command.arg("--").args(&self.command);

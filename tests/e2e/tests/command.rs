@@ -1,4 +1,7 @@
 //! `-- COMMAND`: started once the files are visible, given the signals, and its status is the agent's.
+//!
+//! The commands are the reader binary, a shell and a Python of a few lines. What a COMMAND does with the files while
+//! they fill is left to `readers`.
 
 use anyhow::ensure;
 use e2e::agent::{PATIENCE, exit};

@@ -1,5 +1,7 @@
 //! What a reader waits for comes first: the end, or the middle, of the last file is read long before the load of
 //! the files before it is done.
+//!
+//! Measured in bytes that the server sent, not in time, so that a slow machine changes nothing.
 
 use anyhow::ensure;
 use e2e::agent::{FILES_VISIBLE, PATIENCE, exit};

@@ -1,4 +1,7 @@
 //! The agent's own memory does not grow with the model.
+//!
+//! The peak of a whole load (VmHWM of /proc/PID/status) is compared with the promised limit. The page cache, which
+//! the model fills, is not part of it.
 
 use anyhow::{Context, ensure};
 use e2e::agent::{ALL_COMPLETE, FILES_VISIBLE, exit};

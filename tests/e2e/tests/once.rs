@@ -1,4 +1,7 @@
 //! Each byte of the model is fetched exactly once, however many readers ask for it at the same time.
+//!
+//! The server's request log is the witness: what it sent of each object must be the object, in pieces that neither
+//! overlap nor leave a gap.
 
 use anyhow::ensure;
 use e2e::agent::{ALL_COMPLETE, FILES_VISIBLE, PATIENCE, exit};

@@ -4,6 +4,8 @@
 //! The same run with the gate switched off, which only builds with debug assertions can do, must report wrong
 //! bytes; otherwise these tests would prove nothing.
 
+use std::path::Path;
+
 use anyhow::ensure;
 use e2e::agent::{ALL_COMPLETE, Build, FILES_VISIBLE, PATIENCE, exit};
 use e2e::checkpoint::write_safetensors;
@@ -47,6 +49,19 @@ fn without_the_gate_see_wrong_bytes() -> anyhow::Result<()> {
     let outcomes = load_under_readers(FileSystem::Ext4, Gate::Off)?;
     let wrong = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::WrongByte(_))).count();
     ensure!(wrong > 0, "no reader saw a wrong byte, so these tests cannot fail: {outcomes:#?}");
+    Ok(())
+}
+
+#[test]
+fn cannot_be_let_past_the_gate_of_a_release_build() -> anyhow::Result<()> {
+    let has_switch = |binary: &Path| -> anyhow::Result<bool> {
+        let bytes = std::fs::read(binary)?;
+        Ok(bytes.windows(GATE_SWITCH.len()).any(|window| window == GATE_SWITCH.as_bytes()))
+    };
+    let (debug, under_test) = (Build::Debug.binary()?, Build::UnderTest.binary()?);
+    ensure!(has_switch(&debug)?, "{} knows no {GATE_SWITCH}", debug.display());
+    // Where only a debug build is at hand, that one is under test.
+    ensure!(debug == under_test || !has_switch(&under_test)?, "{} knows {GATE_SWITCH}", under_test.display());
     Ok(())
 }
 

@@ -1,4 +1,7 @@
 //! A restart goes on where the agent was stopped, and a finished model starts without fetching anything.
+//!
+//! The same site gets three agents, one after the other: stopped half-way, run to the end, and one with nothing left
+//! to do. What the server sent to each is compared. An agent that is killed is not tried here.
 
 use std::ops::Range;
 

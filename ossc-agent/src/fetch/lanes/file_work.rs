@@ -1,6 +1,7 @@
 //! The blocks of one file, as far as fetching goes: missing, in flight, or ready. Pure. A block is handed out
 //! once; one that was lost is missing again, and the file rests then, which `lanes` heeds for all but demands.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ pub(super) struct FileWork {
     first_missing: u32,
     /// After a failure: only demands are served before this time.
     rests_until: Option<Instant>,
+    /// Blocks that failed and have not arrived since.
+    lost: BTreeSet<u32>,
     /// Lost for good: nothing is handed out any more.
     closed: bool,
 }
@@ -41,6 +44,7 @@ impl FileWork {
             ready_bytes: 0,
             first_missing: 0,
             rests_until: None,
+            lost: BTreeSet::new(),
             closed: false,
         };
         for block in (0..count).map(BlockIndex) {
@@ -110,17 +114,21 @@ impl FileWork {
         self.ready += 1;
         self.ready_bytes += self.layout.range_of(block).len();
         self.rests_until = None;
+        self.lost.remove(&block.0);
         self.ready == self.layout.block_count()
     }
 
-    /// Blocks that were handed out could not be had.
-    pub(super) fn put_back(&mut self, blocks: Range<u32>, rests_until: Instant) {
-        self.rests_until = Some(rests_until);
+    /// Blocks that were handed out could not be had, the first of them being the one that failed. True if this
+    /// is news: that block did not fail before, nor has another one while the file rests.
+    pub(super) fn put_back(&mut self, blocks: Range<u32>, rests_until: Instant) -> bool {
+        let first_failure = self.lost.insert(blocks.start);
+        let news = self.rests_until.replace(rests_until).is_none() && first_failure;
         for block in blocks.map(BlockIndex) {
             if self.states.get(block.0 as usize) == Some(&State::InFlight) {
                 self.set_missing(block);
             }
         }
+        news
     }
 
     /// What was ready is missing again.
