@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::sys::{lease, rights};
 
 /// This program, also when its file was replaced by another version since.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// What its command line begins with.
+const NAME: &str = "ossc-agent";
 
 /// How keepers of this agent are started.
 #[derive(Debug, Clone)]
@@ -169,6 +173,7 @@ fn spawn(settings: &Settings) -> Result<(OwnedFd, Child), Error> {
     let spawn = || -> io::Result<(OwnedFd, Child)> {
         let (socket, theirs) = rights::pair()?;
         let child = Command::new(OWN_PROGRAM)
+            .arg0(NAME)
             .arg(ARGUMENT)
             .args(&settings.arguments)
             // It needs nothing of it, and secrets may be in it.

@@ -4,6 +4,8 @@
 //! agent took its leave with files incomplete; it ends when nobody has any of them open. Nothing ends it
 //! earlier: what it cannot do it logs and tries again.
 
+mod ending;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,12 +19,13 @@ use nix::unistd::{dup2_stdin, setsid};
 
 use super::files::Files;
 use super::inherit::PATIENCE;
+use super::place;
 use super::wire::{self, Message, Received};
-use super::{place, record};
-use crate::store;
-use crate::sys::fanotify::{BATCH, Buffer, Group, Mark};
+use crate::sys::fanotify::{Buffer, Group};
 use crate::sys::{process, rights};
 
+/// What ps(1) and pkill(1) see; at most 15 bytes.
+const NAME: &str = "ossc-keeper";
 /// Signals that end other programs: a keeper ends when its work is done. SIGIO comes when somebody opens a
 /// file in the moment in which we ask for a lease on it.
 const IGNORED: [Signal; 6] =
@@ -44,6 +47,10 @@ pub fn run(config: &Config) -> io::Result<()> {
         tracing::debug!(%error, "the keeper leads a session already");
     }
     process::ignore(&IGNORED)?;
+    // Another name than the agent's, so that whoever ends agents by name leaves it alone.
+    if let Err(error) = std::fs::write("/proc/self/comm", NAME) {
+        tracing::debug!(%error, "the keeper is called as its program is");
+    }
     // Refused without CAP_SYS_RESOURCE: then it is as likely to be chosen as any small process, which is last.
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         tracing::debug!(%error, "the keeper can be chosen when memory runs out");
@@ -264,56 +271,6 @@ impl Process {
                 }
             }
             _ => {}
-        }
-    }
-
-    /// No agent came: the files go out of sight, then their readers are told.
-    fn give_up(&mut self) {
-        match store::hide_incomplete(&self.config.model_dir) {
-            Ok(()) => {}
-            // An agent is on its way: it hides them, or takes them over.
-            Err(store::Error::Busy { .. }) => return,
-            Err(error) => {
-                return tracing::error!(%error, "incomplete files could not be hidden: their readers stay held");
-            }
-        }
-        tracing::error!(
-            incomplete = self.files.len(),
-            model_dir = %self.config.model_dir.display(),
-            "no agent took over in time: incomplete files are hidden, and their readers get an error"
-        );
-        // By all numbers there can be: the record need not be believed for this.
-        for number in 0..process::MOST_OPEN_FILES {
-            let Ok(number) = i32::try_from(number) else { break };
-            match self.group.deny_number(number, Errno::EIO) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::error!(%error, "cannot answer a reader"),
-            }
-        }
-        // The numbers mean nothing to an agent that comes later.
-        if let Err(error) = record::forget(self.record.as_fd()) {
-            tracing::error!(%error, "the record of held readers cannot be emptied");
-        }
-        self.phase = Phase::Denying;
-    }
-
-    /// Fails every reader that waits in the kernel's queue.
-    fn deny_events(&mut self) {
-        loop {
-            // Long enough for events of either kind.
-            match self.group.read(Mark::PreAccess, BATCH, &mut self.buffer) {
-                Ok(batch) => {
-                    for event in batch.filter_map(Result::ok) {
-                        if let Err(error) = self.group.deny(&event, Errno::EIO) {
-                            tracing::error!(%error, pid = event.pid, "cannot answer a reader");
-                        }
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return tracing::error!(%error, "the keeper cannot read events of the kernel"),
-            }
         }
     }
 }

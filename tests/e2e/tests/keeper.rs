@@ -234,3 +234,27 @@ fn gives_nothing_to_a_second_agent() -> anyhow::Result<()> {
     site.check_files()?;
     no_keeper_left(&site)
 }
+
+/// The documented limit, and the proof that the tests above would notice a reader let through.
+#[test]
+fn and_agent_killed_together_let_readers_through() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let site = site()?;
+    let mut agent = site.start().start()?;
+    agent.wait_for(FILES_VISIBLE)?;
+    let reader = held_reader(&site, &agent)?;
+    let [keeper] = keepers(&site.model_dir())?[..] else { bail!("not one keeper") };
+    // So that it cannot start another one.
+    agent.process().signal(Signal::SIGSTOP)?;
+    kill(keeper, Signal::SIGKILL)?;
+    kill_agent(&mut agent)?;
+    match reader.finish(PATIENCE)? {
+        Outcome::WrongByte(_) => {}
+        other => bail!("{other:?}"),
+    }
+    // The next start hides what is not complete, and goes on with it.
+    let next = site.start().start()?;
+    next.wait_for(ALL_COMPLETE)?;
+    next.stop()?.expect(exit::OK)?;
+    site.check_files()
+}
