@@ -1,3 +1,5 @@
+//! What the lanes hand out, case by case and against an obvious model. Who waits for it is tested in `fetch`.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
