@@ -5,10 +5,12 @@ mod exit;
 mod logging;
 mod plan;
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
-use crate::agent;
-use crate::config::{self, Environment, Flags};
+use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
+use crate::{agent, keeper};
 
 pub use exit::Exit;
 
@@ -35,9 +37,27 @@ enum Task {
     Plan(plan::Plan),
 }
 
+/// What an agent gives the keeper that it starts.
+#[derive(Debug, Parser)]
+#[command(name = "ossc-agent keeper", about = "Holds readers for an agent; started by it, never by hand")]
+struct KeeperCli {
+    #[arg(long)]
+    model_dir: PathBuf,
+    #[arg(long)]
+    log_level: LogLevel,
+    #[arg(long)]
+    log_format: LogFormat,
+    #[arg(long)]
+    log_path: Option<PathBuf>,
+}
+
 /// Runs the program with this process's arguments; `main` ends with what it returns.
 #[must_use]
 pub fn run() -> Exit {
+    // Before clap, so that the hidden word changes nothing of what it accepts and shows.
+    if std::env::args_os().nth(1).is_some_and(|first| first == keeper::ARGUMENT) {
+        return run_keeper();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::of_clap(&error),
@@ -56,6 +76,21 @@ pub fn run() -> Exit {
     match agent::run(config) {
         Ok(outcome) => Exit::from(outcome),
         Err(error) => exit::report(&error, log_on_stderr),
+    }
+}
+
+fn run_keeper() -> Exit {
+    let cli = match KeeperCli::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_clap(&error),
+    };
+    let log = Log { level: cli.log_level, format: cli.log_format, path: cli.log_path };
+    if let Err(error) = logging::start(&log) {
+        return exit::report(&error, false);
+    }
+    match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {
+        Ok(()) => Exit::from(agent::Outcome::Complete),
+        Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }, true),
     }
 }
 

@@ -4,6 +4,9 @@
 
 pub mod fanotify;
 pub mod file;
+pub mod lease;
 pub mod process;
+pub mod rights;
+pub mod shared;
 pub mod socket;
 pub mod spawn;

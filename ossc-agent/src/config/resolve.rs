@@ -4,10 +4,12 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::raw::{self, Level, Raw};
 use super::{
-    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Environment, Error, Flags, Log, LogFormat, LogLevel, Targets,
+    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
+    LogFormat, LogLevel, Targets,
 };
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};
@@ -70,6 +72,10 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         fetch: fetch(flags, env, &raw)?,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
+        takeover_deadline: flags
+            .takeover_deadline
+            .or(raw.takeover_deadline_sec)
+            .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),

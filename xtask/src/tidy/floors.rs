@@ -10,7 +10,7 @@ use super::tokens::{Tokens, is_word};
 use super::tree::Tree;
 
 /// Each part with its floor. Parts of one floor do not know each other.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("base", 0),
     ("sys", 1),
     ("metrics", 1),
@@ -19,6 +19,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("oss", 2),
     ("bpf", 2),
     ("order", 2),
+    ("keeper", 3),
     ("peer", 3),
     ("fetch", 4),
     ("gate", 5),

@@ -1,4 +1,5 @@
-//! What the lanes hand out, case by case and against an obvious model. Who waits for it is tested in `fetch`.
+//! The lanes against tables of cases and against a naive model: order of the lanes, sizes of extents, and that
+//! a block is handed out once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

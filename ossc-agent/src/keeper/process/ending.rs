@@ -1,0 +1,65 @@
+//! How a keeper ends its readers' waits when no agent does: out of sight with the files, then EIO for whoever
+//! waits and whoever comes. What fails here is tried again by the loop, and readers wait meanwhile.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::{Phase, Process};
+use crate::keeper::record;
+use crate::store;
+use crate::sys::fanotify::{BATCH, Mark};
+use crate::sys::process;
+
+impl Process {
+    /// No agent came: the files go out of sight, then their readers are told.
+    pub(super) fn give_up(&mut self) {
+        match store::hide_incomplete(&self.config.model_dir) {
+            Ok(()) => {}
+            // An agent is on its way: it hides them, or takes them over.
+            Err(store::Error::Busy { .. }) => return,
+            Err(error) => {
+                return tracing::error!(%error, "incomplete files could not be hidden: their readers stay held");
+            }
+        }
+        tracing::error!(
+            incomplete = self.files.len(),
+            model_dir = %self.config.model_dir.display(),
+            "no agent took over in time: incomplete files are hidden, and their readers get an error"
+        );
+        // By all numbers there can be: the record need not be believed for this.
+        for number in 0..process::MOST_OPEN_FILES {
+            let Ok(number) = i32::try_from(number) else { break };
+            match self.group.deny_number(number, Errno::EIO) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::error!(%error, "cannot answer a reader"),
+            }
+        }
+        // The numbers mean nothing to an agent that comes later.
+        if let Err(error) = record::forget(self.record.as_fd()) {
+            tracing::error!(%error, "the record of held readers cannot be emptied");
+        }
+        self.phase = Phase::Denying;
+    }
+
+    /// Fails every reader that waits in the kernel's queue.
+    pub(super) fn deny_events(&mut self) {
+        loop {
+            // Long enough for events of either kind.
+            match self.group.read(Mark::PreAccess, BATCH, &mut self.buffer) {
+                Ok(batch) => {
+                    for event in batch.filter_map(Result::ok) {
+                        if let Err(error) = self.group.deny(&event, Errno::EIO) {
+                            tracing::error!(%error, pid = event.pid, "cannot answer a reader");
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return tracing::error!(%error, "the keeper cannot read events of the kernel"),
+            }
+        }
+    }
+}
