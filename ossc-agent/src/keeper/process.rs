@@ -95,8 +95,8 @@ enum Phase {
     Guarding(OwnedFd),
     /// Nobody, until then.
     Waiting { until: Instant },
-    /// We do, with EIO.
-    Denying,
+    /// We do, with EIO. Whether the files have lost their names.
+    Denying { hidden: bool },
     /// Nobody has to.
     Done,
 }
@@ -146,14 +146,14 @@ impl Process {
             Phase::Guarding(agent) => (Some(agent.as_fd()), None),
             Phase::Waiting { until } => {
                 let left = until.saturating_duration_since(Instant::now());
-                // Looked at again from time to time when the deadline has passed and files cannot be hidden.
+                // Looked at again from time to time when the deadline has passed and an agent is on its way.
                 (None, Some(left.max(LOOK_EVERY)))
             }
-            Phase::Denying | Phase::Done => (None, Some(LOOK_EVERY)),
+            Phase::Denying { .. } | Phase::Done => (None, Some(LOOK_EVERY)),
         };
         // A successor acts for the group; until it is the agent or gone, nothing is due.
         let timeout = timeout.filter(|_| self.successor.is_none());
-        let denying = matches!(self.phase, Phase::Denying) && self.successor.is_none();
+        let denying = matches!(self.phase, Phase::Denying { .. }) && self.successor.is_none();
         let group = denying.then(|| self.group.as_fd());
         let successor = self.successor.as_ref().map(AsFd::as_fd);
         let sources = [agent, Some(self.listener.as_fd()), successor, group];
@@ -198,7 +198,7 @@ impl Process {
                     answer(agent.as_fd(), Message::Ready, &[]);
                 }
             }
-            Message::Goodbye => self.phase = Phase::Denying,
+            Message::Goodbye => self.phase = Phase::Denying { hidden: true },
             _ => tracing::error!(?message, "the agent said something out of turn"),
         }
     }
@@ -224,7 +224,7 @@ impl Process {
             Err(error) => return tracing::warn!(%error, "nobody could be let in to the keeper"),
         };
         let is_free =
-            matches!(self.phase, Phase::Waiting { .. } | Phase::Denying) && self.successor.is_none();
+            matches!(self.phase, Phase::Waiting { .. } | Phase::Denying { .. }) && self.successor.is_none();
         match place::stranger(socket.as_fd()) {
             Ok(None) if is_free => {}
             Ok(None) => return,
@@ -262,13 +262,9 @@ impl Process {
     fn act(&mut self) {
         match self.phase {
             Phase::Waiting { until } if Instant::now() >= until => self.give_up(),
-            Phase::Denying => {
+            Phase::Denying { .. } => {
                 self.deny_events();
-                self.files.release_unused();
-                if self.files.is_empty() {
-                    tracing::debug!("nobody has an incomplete file open: the keeper ends");
-                    self.phase = Phase::Done;
-                }
+                self.end_if_unused();
             }
             _ => {}
         }

@@ -18,7 +18,7 @@ use super::data_file::{File, Parts};
 use super::error::Error;
 use super::inherited::Inherited;
 use super::model_dir::{ModelDir, owner_mark};
-use super::names::{self, Name};
+use super::names::{self, Name, STATE_DIR};
 use super::place::Directories;
 use super::ready_file::Record;
 use super::recover::{self, Plan};
@@ -132,10 +132,14 @@ pub(super) fn open(
 }
 
 /// Takes every visible file of ours that is not complete out of sight, as an agent does first that takes up a
-/// model directory. For a keeper whose agent died; fails when an agent has the lock.
+/// model directory. For a keeper whose agent died; fails when an agent has the lock. Where there is no state
+/// directory (any more), there is no file of ours either.
 pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
     let boot_id = file::boot_id().map_err(Error::io("read", Path::new(file::BOOT_ID)))?;
     let mut undo = Undo::default();
+    if !model_dir.join(STATE_DIR).exists() {
+        return Ok(());
+    }
     let model = ModelDir::open_existing(model_dir)?;
     let era = era(&model, &boot_id)?;
     let state = StateDir::open(&model, &mut undo)?;

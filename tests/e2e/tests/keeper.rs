@@ -23,8 +23,7 @@ const RATE: u64 = 20_000_000;
 const FILE: u64 = 48 * MIB + 77;
 /// Said by the keeper.
 const AGENT_DIED: &str = "the agent died: its readers are held until another one takes over";
-const GAVE_UP: &str =
-    "no agent took over in time: incomplete files are hidden, and their readers get an error";
+const GAVE_UP: &str = "no agent took over in time: readers of incomplete files get an error";
 const TAKEN_OVER: &str = "another agent has taken over";
 /// Said by the agent.
 const ANOTHER_KEEPER: &str = "another keeper runs";

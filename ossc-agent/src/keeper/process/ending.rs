@@ -13,20 +13,23 @@ use crate::sys::fanotify::{BATCH, Mark};
 use crate::sys::process;
 
 impl Process {
-    /// No agent came: the files go out of sight, then their readers are told.
+    /// No agent came: the files go out of sight, then their readers are told. Where hiding fails, readers are told
+    /// all the same, and the keeper stays until it succeeds: while it does, a visible file is no danger.
     pub(super) fn give_up(&mut self) {
-        match store::hide_incomplete(&self.config.model_dir) {
-            Ok(()) => {}
+        let hidden = match store::hide_incomplete(&self.config.model_dir) {
+            Ok(()) => true,
             // An agent is on its way: it hides them, or takes them over.
             Err(store::Error::Busy { .. }) => return,
             Err(error) => {
-                return tracing::error!(%error, "incomplete files could not be hidden: their readers stay held");
+                tracing::error!(%error, "incomplete files could not be hidden; trying again");
+                false
             }
-        }
+        };
         tracing::error!(
             incomplete = self.files.len(),
             model_dir = %self.config.model_dir.display(),
-            "no agent took over in time: incomplete files are hidden, and their readers get an error"
+            hidden,
+            "no agent took over in time: readers of incomplete files get an error"
         );
         // By all numbers there can be: the record need not be believed for this.
         for number in 0..process::MOST_OPEN_FILES {
@@ -41,7 +44,20 @@ impl Process {
         if let Err(error) = record::forget(self.record.as_fd()) {
             tracing::error!(%error, "the record of held readers cannot be emptied");
         }
-        self.phase = Phase::Denying;
+        self.phase = Phase::Denying { hidden };
+    }
+
+    /// Ends when the files are hidden and nobody has one open.
+    pub(super) fn end_if_unused(&mut self) {
+        let Phase::Denying { hidden } = &mut self.phase else { return };
+        *hidden = *hidden || store::hide_incomplete(&self.config.model_dir).is_ok();
+        if *hidden {
+            self.files.release_unused();
+        }
+        if self.files.is_empty() {
+            tracing::debug!("nobody has an incomplete file open: the keeper ends");
+            self.phase = Phase::Done;
+        }
     }
 
     /// Fails every reader that waits in the kernel's queue.

@@ -437,4 +437,10 @@ fn a_dead_agents_incomplete_files_can_be_hidden_by_another_process() {
     drop(store);
     hide_incomplete(&scratch.config.model_dir).unwrap();
     assert_eq!((scratch.path("d/a").exists(), scratch.path("b").exists()), (true, false));
+    for gone in ["", "d"] {
+        hide_incomplete(&scratch.outer().join(gone).join("elsewhere")).unwrap();
+    }
+    fs::create_dir(scratch.outer().join("empty")).unwrap();
+    hide_incomplete(&scratch.outer().join("empty")).unwrap();
+    assert_eq!(fs::read_dir(scratch.outer().join("empty")).unwrap().count(), 0, "nothing is made there");
 }
