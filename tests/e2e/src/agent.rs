@@ -85,6 +85,12 @@ impl Build {
     }
 }
 
+/// The flag that bounds the life of the keeper of a killed agent.
+const DEADLINE: &str = "--takeover-deadline";
+/// Its value unless a test gives one: longer than any test needs to start the next agent, and short, since the
+/// keeper of an agent that a failing test killed outlives the test by so much.
+const KEEPER_SECONDS: &str = "30";
+
 /// How to start an agent.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -159,6 +165,9 @@ impl Start {
         command.env("HOME", &self.state).env("OSSC_STATE_DIR", &self.state).current_dir(&self.state);
         command.envs(&self.environment);
         command.args(["--log-format", "json"]).args(&self.arguments);
+        if !self.arguments.iter().any(|argument| argument == DEADLINE) {
+            command.args([DEADLINE, KEEPER_SECONDS]);
+        }
         if !self.command.is_empty() {
             command.arg("--").args(&self.command);
         }
