@@ -5,13 +5,11 @@
 //! and only then given their name. The sequence of a stop is its mirror: incomplete files lose their name
 //! first, then the readers that wait are told, then the marks go.
 
-mod command;
 mod error;
 mod heads;
 mod load;
 mod observe;
 mod prepare;
-mod signals;
 
 pub use error::Error;
 

@@ -3,8 +3,9 @@
 
 mod exit;
 mod logging;
+mod trace;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::agent;
 use crate::config::{self, Environment, Flags};
@@ -18,9 +19,20 @@ pub use exit::Exit;
 /// until SIGTERM or SIGINT. Every reader is served in any case.
 #[derive(Debug, Parser)]
 #[command(name = "ossc-agent", version, after_long_help = exit::HELP)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     flags: Flags,
+
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// What else the program can do than load.
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Show which bytes of files are read or mapped, by whom and in which order
+    Trace(trace::Trace),
 }
 
 /// Runs the program with this process's arguments; `main` ends with what it returns.
@@ -30,6 +42,9 @@ pub fn run() -> Exit {
         Ok(cli) => cli,
         Err(error) => return exit::of_clap(&error),
     };
+    if let Some(Task::Trace(trace)) = cli.task {
+        return trace.run();
+    }
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {
         Ok(config) => config,
         Err(error) => return exit::report(&agent::Error::from(error), false),
@@ -41,5 +56,29 @@ pub fn run() -> Exit {
     match agent::run(config) {
         Ok(outcome) => Exit::from(outcome),
         Err(error) => exit::report(&error, log_on_stderr),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_and_a_command_need_no_task_and_tasks_no_flags() {
+        Cli::command().debug_assert();
+        let parse =
+            |line: &str| Cli::try_parse_from(["ossc-agent"].into_iter().chain(line.split_whitespace()));
+        let command = parse("--pid 7 -- trace --path x").unwrap();
+        assert_eq!(
+            (command.task.is_none(), command.flags.command),
+            (true, ["trace", "--path", "x"].map(Into::into).to_vec())
+        );
+        assert!(parse("").unwrap().task.is_none());
+        assert!(parse("trace --path /m --format html --output f -- cat /m/x").unwrap().task.is_some());
+        for wrong in ["trace", "trace -- cat", "--pid 7 trace --path x", "trace --path x cat", "help"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

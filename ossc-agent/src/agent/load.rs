@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::command::Command;
 use super::heads::{HeadReady, Heads};
 use super::prepare::Prepared;
-use super::signals::{Caught, Signals};
 use super::{Error, Outcome};
 use crate::base::Bytes;
 use crate::config::Config;
@@ -16,6 +14,8 @@ use crate::fetch::{self, Fetcher};
 use crate::gate::Gate;
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
+use crate::sys::command::Command;
+use crate::sys::signals::{Caught, Signals};
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
@@ -60,9 +60,10 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     let probes = super::observe::start(config, &store).await;
     let mut command = match Command::start(&config.command, |pid| probes.add_pid(pid)) {
         Ok(command) => command,
-        Err(error) => {
+        Err(source) => {
             Load::new(config, store, fetcher, gate, started).stop().await?;
-            return Err(error);
+            let program = config.command.first().map(|word| word.to_string_lossy().into_owned());
+            return Err(Error::Command { program: program.unwrap_or_default(), source });
         }
     };
     let mut load = Load::new(config, store, fetcher, gate, started);

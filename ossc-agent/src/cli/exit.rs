@@ -5,6 +5,7 @@ use std::process::{ExitCode, Termination};
 
 use crate::agent::{Error, Outcome};
 use crate::oss;
+use crate::trace;
 
 /// What `--help` says of exit statuses.
 pub(super) const HELP: &str = "\
@@ -39,6 +40,15 @@ impl From<Outcome> for Exit {
     }
 }
 
+impl From<trace::Outcome> for Exit {
+    fn from(outcome: trace::Outcome) -> Self {
+        match outcome {
+            trace::Outcome::Ended => Self(0),
+            trace::Outcome::CommandExited(status) => Self(status),
+        }
+    }
+}
+
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         ExitCode::from(self.0)
@@ -48,13 +58,7 @@ impl Termination for Exit {
 /// Says once, with its causes, what went wrong: in the log, and on standard error unless the log goes there
 /// (`log_on_stderr`). Chooses the status by the kind of the error.
 pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
-    let mut message = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        message.push_str(": ");
-        message.push_str(&inner.to_string());
-        cause = inner.source();
-    }
+    let message = with_causes(error);
     tracing::error!("{message}");
     if !log_on_stderr {
         eprintln!("ossc-agent: {message}");
@@ -73,6 +77,35 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         Error::Fetch(_) | Error::System { .. } => 1,
         Error::Log { .. } | Error::StateDir { .. } => 2,
     })
+}
+
+/// Says why a trace failed, on standard error, where its log goes too.
+pub(super) fn of_trace(error: &trace::Error) -> Exit {
+    eprintln!("ossc-agent: {}", with_causes(error));
+    Exit(match error {
+        trace::Error::Command { .. } => 127,
+        error if error.is_unsupported() => 5,
+        error if error.is_usage() => 2,
+        _ => 1,
+    })
+}
+
+/// Says what is wrong with arguments that clap has nothing against.
+pub(super) fn usage(message: &str) -> Exit {
+    eprintln!("ossc-agent: {message}");
+    Exit(2)
+}
+
+/// The error and its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        message.push_str(": ");
+        message.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    message
 }
 
 /// Prints what clap has to say: help and version to standard output with 0, mistakes to standard error with 2.

@@ -10,7 +10,7 @@ use super::tokens::{Tokens, is_word};
 use super::tree::Tree;
 
 /// Each part with its floor. Parts of one floor do not know each other.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("base", 0),
     ("sys", 1),
     ("metrics", 1),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("gate", 5),
     ("config", 6),
     ("status", 6),
+    ("trace", 6),
     ("agent", 7),
     ("cli", 8),
     // The door has a sill: main.rs only calls cli, and nothing can call main.
