@@ -2,11 +2,15 @@
 //! place that names every part; it decides the sequence and nothing else. `cli` calls [`run`].
 //!
 //! The sequence of a start is what makes a hole invisible: files are laid out hidden, marked by the gate,
-//! and only then given their name. The sequence of a stop is its mirror: incomplete files lose their name
-//! first, then the readers that wait are told, then the marks go.
+//! and only then given their name; before the first mark a keeper has its copies of what holds readers. The
+//! sequence of a stop is its mirror: incomplete files lose their name first, then the readers that wait are
+//! told, then the keeper gets its goodbye.
 
 mod error;
+mod family;
+mod guard;
 mod heads;
+mod learn;
 mod load;
 mod observe;
 mod prepare;
@@ -14,6 +18,7 @@ mod prepare;
 pub use error::Error;
 
 use crate::config::Config;
+use crate::keeper;
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +36,14 @@ pub fn run(config: Config) -> Result<Outcome, Error> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
+    // Before anything else opens descriptors: those of held readers have numbers that must be free.
+    let inherited = keeper::ask(&config.store.model_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::System { what: "start the event loop", source })?;
     runtime.block_on(async {
-        let prepared = prepare::prepare(&config).await?;
+        let prepared = prepare::prepare(&config, inherited).await?;
         load::run(&config, prepared).await
     })
 }

@@ -28,7 +28,6 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuArray};
 use ossc_common::{Inode, LOSSES};
 
@@ -36,6 +35,7 @@ pub use error::Error;
 pub use summary::{Missing, Summary};
 
 use crate::base::{Access, FileId};
+use attach::Attached;
 use consumer::Consumer;
 use targets::TargetMap;
 
@@ -63,13 +63,12 @@ pub struct Config {
 
 /// The attached programs; dropping it detaches them, and the sink has then seen every record.
 pub struct Probes {
-    /// Holds programs and their links. Dropped before the consumer, so that its last drain comes to an end.
-    _programs: Ebpf,
+    /// Dropped before the consumer, so that its last drain comes to an end.
+    attached: Mutex<Attached>,
     _consumer: Consumer,
     targets: Mutex<TargetMap>,
     watched: Mutex<Watched>,
     losses: PerCpuArray<MapData, u64>,
-    summary: Summary,
 }
 
 /// The kernel's map of watched files, and the way back from our numbers to its keys.
@@ -87,30 +86,29 @@ impl Probes {
     /// The kernel refuses BPF altogether ([`Error::is_unsupported`]), or a target does not exist.
     pub fn start(config: &Config, sink: impl FnMut(Access) + Send + 'static) -> Result<Self, Error> {
         let mut summary = Summary::default();
-        let layout = layout::read();
-        let offsets = layout.as_ref().copied().unwrap_or_default();
-        let mut programs = load::load(config, offsets, &mut summary)?;
+        let offsets = layout::read();
+        let mut programs = load::load(config, offsets.as_ref().ok(), &mut summary)?;
         let logger = load::logger(&mut programs, &mut summary);
         let records = load::map(&mut programs, "RECORDS")?;
         let losses = load::map(&mut programs, "LOST")?;
         let mut targets = TargetMap::new(load::map(&mut programs, "TARGETS")?);
         let watched = Watched { map: load::map(&mut programs, "WATCHED")?, inodes: BTreeMap::new() };
         // The family tree is followed from here on; who was born before is found in /proc below.
-        attach::attach(&mut programs, &config.targets, layout.map(drop), &mut summary);
+        let attached = Attached::new(programs, &config.targets, offsets.map(drop), summary);
         if let Targets::Chosen { pids, .. } = &config.targets {
             for &pid in pids {
                 targets.add(pid)?;
             }
         }
         let consumer = Consumer::start(records, logger, sink)?;
-        summary.log();
+        let probes = attached.summary().attached.len();
+        tracing::info!(probes, missing = attached.summary().missing.len(), "eBPF probes attached");
         Ok(Self {
-            _programs: programs,
+            attached: Mutex::new(attached),
             _consumer: consumer,
             targets: Mutex::new(targets),
             watched: Mutex::new(watched),
             losses,
-            summary,
         })
     }
 
@@ -120,7 +118,11 @@ impl Probes {
     /// # Errors
     /// The descriptor cannot be examined, or [`ossc_common::WATCHED_MAX`] files are watched already.
     pub fn watch(&self, file: impl AsFd, id: FileId) -> Result<(), Error> {
-        let inode = inode::of(file.as_fd()).map_err(|source| Error::Identify { file: id, source })?;
+        let unknown = |source| Error::Identify { file: id, source };
+        let inode = inode::of(file.as_fd()).map_err(unknown)?;
+        if !inode::is_read_through_page_cache(file.as_fd()).map_err(unknown)? {
+            lock(&self.attached).see_calls();
+        }
         let mut watched = lock(&self.watched);
         let full = |source| Error::Watch { file: id, source };
         watched.map.insert(inode, id.0, 0).map_err(full)?;
@@ -157,14 +159,14 @@ impl Probes {
 
     /// What is attached and what this kernel does not offer.
     #[must_use]
-    pub fn summary(&self) -> &Summary {
-        &self.summary
+    pub fn summary(&self) -> Summary {
+        lock(&self.attached).summary().clone()
     }
 }
 
 impl fmt::Debug for Probes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Probes").field("summary", &self.summary).finish_non_exhaustive()
+        f.debug_struct("Probes").field("summary", &self.summary()).finish_non_exhaustive()
     }
 }
 

@@ -3,12 +3,15 @@
 
 mod exit;
 mod logging;
+mod plan;
 mod trace;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::agent;
-use crate::config::{self, Environment, Flags};
+use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
+use crate::{agent, keeper};
 
 pub use exit::Exit;
 
@@ -33,17 +36,39 @@ struct Cli {
 enum Task {
     /// Show which bytes of files are read or mapped, by whom and in which order
     Trace(trace::Trace),
+    /// Show, export, import or forget the orders in which models are read
+    Plan(plan::Plan),
+}
+
+/// What an agent gives the keeper that it starts.
+#[derive(Debug, Parser)]
+#[command(name = "ossc-agent keeper", about = "Holds readers for an agent; started by it, never by hand")]
+struct KeeperCli {
+    #[arg(long)]
+    model_dir: PathBuf,
+    #[arg(long)]
+    log_level: LogLevel,
+    #[arg(long)]
+    log_format: LogFormat,
+    #[arg(long)]
+    log_path: Option<PathBuf>,
 }
 
 /// Runs the program with this process's arguments; `main` ends with what it returns.
 #[must_use]
 pub fn run() -> Exit {
+    // Before clap, so that the hidden word changes nothing of what it accepts and shows.
+    if std::env::args_os().nth(1).is_some_and(|first| first == keeper::ARGUMENT) {
+        return run_keeper();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::of_clap(&error),
     };
-    if let Some(Task::Trace(trace)) = cli.task {
-        return trace.run();
+    match cli.task {
+        Some(Task::Plan(plan)) => return plan.run(),
+        Some(Task::Trace(trace)) => return trace.run(),
+        None => {}
     }
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {
         Ok(config) => config,
@@ -59,6 +84,21 @@ pub fn run() -> Exit {
     }
 }
 
+fn run_keeper() -> Exit {
+    let cli = match KeeperCli::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_clap(&error),
+    };
+    let log = Log { level: cli.log_level, format: cli.log_format, path: cli.log_path };
+    if let Err(error) = logging::start(&log) {
+        return exit::report(&error, false);
+    }
+    match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {
+        Ok(()) => Exit::from(agent::Outcome::Complete),
+        Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }, true),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -70,14 +110,18 @@ mod tests {
         Cli::command().debug_assert();
         let parse =
             |line: &str| Cli::try_parse_from(["ossc-agent"].into_iter().chain(line.split_whitespace()));
-        let command = parse("--pid 7 -- trace --path x").unwrap();
+        let command = parse("--pid 7 -- plan show -x").unwrap();
         assert_eq!(
             (command.task.is_none(), command.flags.command),
-            (true, ["trace", "--path", "x"].map(Into::into).to_vec())
+            (true, ["plan", "show", "-x"].map(Into::into).to_vec())
         );
         assert!(parse("").unwrap().task.is_none());
+        assert!(parse("plan show --json").unwrap().task.is_some());
+        assert!(parse("plan forget --state-dir /s --all").unwrap().task.is_some());
         assert!(parse("trace --path /m --format html --output f -- cat /m/x").unwrap().task.is_some());
-        for wrong in ["trace", "trace -- cat", "--pid 7 trace --path x", "trace --path x cat", "help"] {
+        for wrong in
+            ["plan", "plan forget", "--pid 7 plan show", "show", "help", "trace", "trace --path x cat"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,11 +13,12 @@ mod resolve;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use env::Environment;
 pub use error::Error;
 pub use flags::Flags;
-pub use resolve::resolve;
+pub use resolve::{resolve, state_dir};
 
 use crate::{fetch, oss, store};
 
@@ -25,6 +26,10 @@ use crate::{fetch, oss, store};
 pub const DEFAULT_FILE: &str = "/etc/oss-connector/config.json";
 /// State directory when neither `--state-dir` nor `OSSC_STATE_DIR` names one.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/ossc";
+
+/// How long readers wait for another agent when neither `--takeover-deadline` nor `takeoverDeadlineSec` says it:
+/// longer than a service manager takes to restart one, shorter than a person waits before asking why.
+pub const DEFAULT_TAKEOVER_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Everything the agent needs, checked.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub struct Config {
     pub targets: Targets,
     /// What outlives a run besides the model: learned orders, sockets.
     pub state_dir: PathBuf,
+    /// How long readers wait for another agent when this one has died.
+    pub takeover_deadline: Duration,
     /// Start from what is on disk without asking OSS.
     pub offline: bool,
     /// End with status 0 once every file is complete.
@@ -61,6 +68,14 @@ pub struct Targets {
     pub pids: Vec<u32>,
     /// Cgroup v2 directories; descendant cgroups count.
     pub cgroups: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Whether no process, cgroup or command was named whose accesses count.
+    #[must_use]
+    pub fn observes_everybody(&self) -> bool {
+        self.targets == Targets::default() && self.command.is_empty()
+    }
 }
 
 /// Log settings.

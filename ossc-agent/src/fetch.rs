@@ -185,6 +185,12 @@ impl Fetcher {
         self.shared.queue.plan(file, range);
     }
 
+    /// Readers are about to want `ranges`: they come before all that was planned, and in place of what this was
+    /// called with before. Called by the agent as readers go on.
+    pub fn plan_ahead(&self, ranges: &[(FileId, ByteRange)]) {
+        self.shared.queue.plan_ahead(ranges);
+    }
+
     /// Begins to fetch all the rest, file by file. Called by the agent when the default order is planned.
     pub fn start_background(&self) {
         self.shared.queue.start_background();

@@ -1,15 +1,18 @@
 //! Holding readers: a call that would see bytes which are not in the file yet waits until they are, or fails
 //! with an errno. Never does a reader see a hole.
 //!
-//! The agent picks a `Mode` with `probe`, starts the `Gate`, and calls `protect` for each file while it is
-//! still hidden, `release` when it is complete, `fail` when it never will be. The gate itself fetches
-//! nothing: it asks its `Demand` (the fetcher), and passes each access on to an observer (the learned order).
+//! The agent picks a `Mode` with `probe`, starts the `Gate`, calls `protect` for each file while it is still
+//! hidden, then `begin`; `release` when a file is complete, `fail` when it never will be. The gate itself
+//! fetches nothing: it asks its `Demand` (the fetcher), and passes each access on to an observer (the
+//! learned order).
 //!
-//! To stop: hide the files that are not complete, then `stop`, then exit. `stop` fails the readers held and
-//! every later one whose bytes are missing, but leaves the marks, because a descriptor already open on an
-//! incomplete file would read zeros without them. The same happens when the process ends and the kernel
-//! closes the last descriptor of the group: this part alone cannot prevent that, only another process that
-//! holds the group too.
+//! Group and record are the agent's, which gives duplicates to its keeper: when this process is killed the
+//! readers stay held, and the gate of the next agent goes on with the same group and with the readers that
+//! the record tells of.
+//!
+//! To stop: hide the files that are not complete, then `stop`, then let the keeper know. `stop` fails the
+//! readers held and every later one whose bytes are missing, but leaves the marks, because a descriptor
+//! already open on an incomplete file would read zeros without them.
 
 mod capacity;
 mod decision;
@@ -24,6 +27,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -34,15 +38,17 @@ pub use self::capacity::Capacity;
 pub use self::demand::{Demand, Guarded, Reply};
 pub use self::error::Error;
 use self::mailbox::{Mailbox, Message};
-pub use self::mode::{Mode, Ranges, probe};
+pub use self::mode::{Mode, Ranges, new_group, probe};
 use self::snapshot::Counters;
 pub use self::snapshot::Snapshot;
 use self::watch::Watcher;
 use crate::base::{Access, ByteRange};
+use crate::keeper::{Pending, Record};
+use crate::store::Inode;
 use crate::sys::fanotify::Group;
 
-/// The gate of one load. Dropping it denies whoever is held, ends the thread and closes the group: what
-/// reads an incomplete file after that sees holes, so it lives as long as the process.
+/// The gate of one load. Dropping it denies whoever is held, ends the thread and closes this descriptor of
+/// the group: readers of an incomplete file then wait until whoever holds another one answers them.
 #[derive(Debug)]
 pub struct Gate {
     mode: Mode,
@@ -54,22 +60,24 @@ pub struct Gate {
 #[derive(Debug)]
 struct Shared {
     group: Group,
+    record: Record,
     mailbox: Mailbox,
     counters: Counters,
 }
 
 impl Gate {
-    /// Starts the thread. `demand` and `observer` are called on it and must not block; the observer sees
-    /// each access of another process once, held or not.
+    /// Starts the thread, which waits for `begin`. `demand` and `observer` are called on it and must not block;
+    /// the observer sees each access of another process once, held or not. Group and record are new ones, or
+    /// those that an earlier agent used together.
     pub fn start(
         mode: Mode,
         capacity: Capacity,
+        (group, record): (Group, Record),
         demand: impl Demand + 'static,
         observer: impl Fn(Access) + Send + 'static,
     ) -> Result<Self, Error> {
-        let group = mode::new_group()?;
         let (mailbox, messages) = Mailbox::new().map_err(Error::Start)?;
-        let shared = Arc::new(Shared { group, mailbox, counters: Counters::default() });
+        let shared = Arc::new(Shared { group, record, mailbox, counters: Counters::default() });
         let watcher = Watcher::new(Arc::clone(&shared), mode, capacity, demand, observer, messages);
         let thread = thread::Builder::new()
             .name("ossc-gate".to_owned())
@@ -95,6 +103,17 @@ impl Gate {
             .map_err(|source| Error::Mark { path: file.path().to_owned(), source })
     }
 
+    /// Takes over the readers that an earlier agent left without an answer, and begins to listen to the
+    /// kernel. To be called once, when every file that has a mark was protected, released or refused.
+    pub fn begin(&self, pending: Vec<Pending>) {
+        self.shared.mailbox.post(Message::Begin(pending));
+    }
+
+    /// Fails every reader of a file that an earlier agent had marked and this one does not fill.
+    pub fn refuse(&self, inode: Inode) {
+        self.shared.mailbox.post(Message::Fail(inode, Errno::EIO));
+    }
+
     /// The file is complete: takes the gate off it, for good, and lets go whoever waits for it.
     pub fn release(&self, file: &dyn Guarded) {
         let path = file.path().display();
@@ -102,7 +121,10 @@ impl Gate {
             tracing::error!(%path, "the gate stays on a file that has holes");
             return;
         }
-        if let Err(error) = self.shared.group.unmark(self.mode.mark(), file.fd()) {
+        // An earlier agent may have taken it off before it died.
+        if let Err(error) = self.shared.group.unmark(self.mode.mark(), file.fd())
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(%path, %error, "the gate stays on a complete file; reading it costs more");
         }
         self.shared.mailbox.post(Message::Release(file.inode()));

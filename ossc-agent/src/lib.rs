@@ -10,6 +10,8 @@ pub mod bpf;
 pub mod order;
 pub mod oss;
 pub mod store;
+// Floor 3: what outlives the agent.
+pub mod keeper;
 // Floor 4: moving bytes.
 pub mod fetch;
 // Floor 5: readers.

@@ -3,12 +3,13 @@
 //! `Store::open` lays the objects out as hidden files of full size, or takes up what an earlier run left;
 //! the agent lets the gate mark them and then publishes them. Workers write and commit blocks; the gate
 //! asks the ready map; a full file is sealed by its checksum. `persist` from time to time, and `retire`
-//! at the end, keep on disk what the next run needs; a crash costs at most what came since the last
-//! `persist`. State is in `MODEL_DIR/.ossc`: `incoming/` has the hidden files, `ready/` the ready files.
+//! at the end, keep on disk what the next run needs; between them a journal has each committed block, so
+//! that a killed agent loses only blocks in flight. State is in `MODEL_DIR/.ossc`: `incoming/` has the
+//! hidden files, `ready/` the ready files and journals.
 //!
 //! Invariants: a ready bit is set only after the bytes are in the file. A file that is visible is
-//! complete, or was published behind a gate in this run. Nothing outside the model directory is touched,
-//! and nothing in it that the agent did not make.
+//! complete, or was published behind a gate that has held its readers since. Nothing outside the model
+//! directory is touched, and nothing in it that the agent did not make.
 //!
 //! What is left to others: holding readers (`gate`), choosing what to fetch (`fetch`), when to persist
 //! and what to do about a lost file (`agent`).
@@ -16,6 +17,8 @@
 mod config;
 mod data_file;
 mod error;
+mod inherited;
+mod journal;
 mod model_dir;
 mod names;
 mod open;
@@ -31,14 +34,15 @@ mod state_dir;
 mod tests;
 mod undo;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use config::Config;
 pub use data_file::{File, Inode, Sealed};
 pub use error::Error;
-pub use names::BadName;
-pub use open::recorded;
+pub use names::{BadName, STATE_DIR};
+pub use open::{hide_incomplete, recorded};
 pub use ready_map::ReadyMap;
 pub use report::{Report, Tally};
 
@@ -64,13 +68,21 @@ impl Store {
     /// Checks everything, then lays out (hidden) or resumes the files. Complete files of an earlier run
     /// are there at once, under their names. Blocking; nothing half-made is left when it fails.
     pub fn open(config: &Config, objects: Vec<Object>) -> Result<Self, Error> {
-        let boot_id = sys::file::boot_id().map_err(Error::io("read", Path::new(sys::file::BOOT_ID)))?;
-        Self::open_in_boot(config, objects, &boot_id)
+        Self::take_over(config, objects, Vec::new())
     }
 
-    /// The same for a given boot id, so that tests can reboot.
+    /// The same with descriptors of data files whose readers a keeper held since an agent died. Those that can
+    /// be resumed stay under their names and are used through these descriptors, which were opened before
+    /// any watch; `files` shows which were.
+    pub fn take_over(config: &Config, objects: Vec<Object>, inherited: Vec<OwnedFd>) -> Result<Self, Error> {
+        let boot_id = sys::file::boot_id().map_err(Error::io("read", Path::new(sys::file::BOOT_ID)))?;
+        open::open(config, objects, inherited, &boot_id)
+    }
+
+    /// As `open` for a given boot id, so that tests can reboot.
+    #[cfg(test)]
     fn open_in_boot(config: &Config, objects: Vec<Object>, boot_id: &str) -> Result<Self, Error> {
-        open::open(config, objects, boot_id)
+        open::open(config, objects, Vec::new(), boot_id)
     }
 
     /// What was found and done by `open`.

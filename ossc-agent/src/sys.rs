@@ -5,7 +5,10 @@
 pub mod command;
 pub mod fanotify;
 pub mod file;
+pub mod lease;
 pub mod process;
+pub mod rights;
+pub mod shared;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

@@ -11,6 +11,8 @@ pub struct Settings {
     pub everybody: u32,
     /// How many slots of the cgroup map are filled.
     pub cgroups: u32,
+    /// log2 of the bytes of a page.
+    pub page_shift: u32,
     /// Where the running kernel keeps the members the programs follow.
     pub offsets: Offsets,
 }
@@ -38,6 +40,10 @@ pub struct Offsets {
     pub fdtable_fd: u32,
     /// `file.f_inode`.
     pub file_inode: u32,
+    /// `file.f_pos`.
+    pub file_position: u32,
+    /// `address_space.host`: the inode whose page cache it is.
+    pub mapping_host: u32,
     /// `inode.i_ino`.
     pub inode_ino: u32,
     /// `inode.i_sb`.
@@ -46,8 +52,8 @@ pub struct Offsets {
     pub super_block_dev: u32,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 12 * 4);
-const _: () = assert!(size_of::<Settings>() == 3 * 4 + size_of::<Offsets>());
+const _: () = assert!(size_of::<Offsets>() == 14 * 4);
+const _: () = assert!(size_of::<Settings>() == 4 * 4 + size_of::<Offsets>());
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya asks for this marker on what becomes a global of the programs")]

@@ -2,8 +2,9 @@
 //! in system calls of every process on the machine.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
-use ossc_common::{CGROUPS_MAX, Inode, Record};
+use ossc_common::{CGROUPS_MAX, Record};
 
+use crate::kernel::{Address, identity};
 use crate::maps::{CGROUPS, TARGETS, WATCHED, setting};
 
 /// The running thread.
@@ -60,8 +61,8 @@ fn is_in_target_cgroup() -> bool {
     false
 }
 
-/// The number under which user space watches the file, if it does.
-pub(crate) fn watched(inode: Inode) -> Option<u32> {
+/// The number under which user space watches the file of a `struct inode`, if it does.
+pub(crate) fn watched(inode: Address) -> Option<u32> {
     // SAFETY: a torn read cannot happen on a u32; a file unwatched meanwhile gives its old number.
-    unsafe { WATCHED.get(inode) }.copied()
+    unsafe { WATCHED.get(identity(inode)?) }.copied()
 }

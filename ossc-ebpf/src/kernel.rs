@@ -10,10 +10,10 @@ use ossc_common::Inode;
 use crate::maps::setting;
 
 /// Something in kernel memory.
-type Address = *const u8;
+pub(crate) type Address = *const u8;
 
-/// The inode behind a file descriptor of the running thread.
-pub(crate) fn inode_of_descriptor(descriptor: u64) -> Option<Inode> {
+/// The `struct file` behind a file descriptor of the running thread.
+pub(crate) fn file_of_descriptor(descriptor: u64) -> Option<Address> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() } as Address;
     let files: Address = member(task, setting!(offsets.task_files))?;
@@ -25,15 +25,30 @@ pub(crate) fn inode_of_descriptor(descriptor: u64) -> Option<Inode> {
     let slots: Address = member(table, setting!(offsets.fdtable_fd))?;
     let slot = usize::try_from(descriptor).ok()? * size_of::<Address>();
     let file: Address = read(slots.wrapping_add(slot))?;
-    if file.is_null() { None } else { inode_of_file(file) }
+    if file.is_null() { None } else { Some(file) }
 }
 
-fn inode_of_file(file: Address) -> Option<Inode> {
-    let inode: Address = member(file, setting!(offsets.file_inode))?;
+/// The `struct inode` of a `struct file`.
+pub(crate) fn inode_of_file(file: Address) -> Option<Address> {
+    member(file, setting!(offsets.file_inode))
+}
+
+/// The `struct inode` of a `struct address_space`.
+pub(crate) fn inode_of_mapping(mapping: Address) -> Option<Address> {
+    member(mapping, setting!(offsets.mapping_host))
+}
+
+/// What names a `struct inode` in the map of watched files.
+pub(crate) fn identity(inode: Address) -> Option<Inode> {
     let number: u64 = member(inode, setting!(offsets.inode_ino))?;
     let super_block: Address = member(inode, setting!(offsets.inode_sb))?;
     let device: u32 = member(super_block, setting!(offsets.super_block_dev))?;
     Some(Inode::new(device, number))
+}
+
+/// Where the next read of a `struct file` begins.
+pub(crate) fn position_of_file(file: Address) -> Option<u64> {
+    member(file, setting!(offsets.file_position))
 }
 
 /// Process id of a `task_struct`.

@@ -1,5 +1,5 @@
-//! The eBPF object: programs that watch the target's processes open and map the watched files, and tell
-//! `ossc-agent` through a ring buffer. Compiled for the kernel's BPF machine by ossc-agent/build.rs.
+//! The eBPF object: programs that watch the target's processes open, map, read and fault the watched
+//! files, and tell `ossc-agent` through a ring buffer. Compiled for the kernel's BPF machine by ossc-agent/build.rs.
 //!
 //! They only look: nothing here changes what a reader gets. A program that cannot find out what it needs
 //! returns without a record; a record that finds the ring full is counted.
@@ -12,6 +12,8 @@ mod kernel;
 mod map;
 mod maps;
 mod open;
+mod pages;
+mod read;
 mod syscall;
 mod tree;
 

@@ -7,7 +7,7 @@ use aya_log_ebpf::info;
 use ossc_common::KIND_MAP;
 
 use crate::filter::{Thread, watched};
-use crate::kernel::inode_of_descriptor;
+use crate::kernel::{file_of_descriptor, inode_of_file};
 use crate::maps::{MAPS_IN_FLIGHT, send};
 use crate::syscall;
 
@@ -33,7 +33,7 @@ fn remember(ctx: &TracePointContext) -> Option<()> {
     let thread = Thread::of_target()?;
     // The kernel takes the descriptor as a 32-bit number; what is above is noise.
     let descriptor = syscall::argument::<4>(ctx) & u64::from(u32::MAX);
-    let file = watched(inode_of_descriptor(descriptor)?)?;
+    let file = watched(inode_of_file(file_of_descriptor(descriptor)?)?)?;
     let mut record = thread.touches(file, KIND_MAP);
     record.length = syscall::argument::<1>(ctx);
     record.offset = syscall::argument::<5>(ctx);

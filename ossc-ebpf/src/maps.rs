@@ -1,12 +1,13 @@
 //! Every map and global of the object, in one place; user space finds them by these names.
 
 use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{CgroupArray, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, CgroupArray, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use ossc_common::{
-    CGROUPS_MAX, Inode, LOSSES, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, Offsets, RING_BYTES, Record, Settings,
-    TARGETS_MAX, WATCHED_MAX,
+    CGROUPS_MAX, Inode, LOSSES, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, Offsets, READERS_MAX, RING_BYTES, Record,
+    Settings, TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,
 };
 
 /// Processes (thread group ids) that are targets; the value says nothing.
@@ -26,9 +27,27 @@ pub(crate) static WATCHED: HashMap<Inode, u32> = HashMap::with_max_entries(WATCH
 pub(crate) static MAPS_IN_FLIGHT: LruHashMap<u64, Record> =
     LruHashMap::with_max_entries(MAPS_IN_FLIGHT_MAX, 0);
 
+/// A read of a watched file: where its inode is in kernel memory, and the offsets of the first byte and behind the
+/// last one.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Read {
+    pub(crate) inode: u64,
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+}
+
+/// The last read of a watched file, by thread.
+#[map]
+pub(crate) static LAST_READS: LruHashMap<u64, Read> = LruHashMap::with_max_entries(READERS_MAX, 0);
+
 /// Records on their way to user space.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// When the reading thread was last woken, in its only slot.
+#[map]
+pub(crate) static LAST_WAKE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// What could not be recorded, by `LOST_` slot.
 #[map]
@@ -40,6 +59,7 @@ pub(crate) static SETTINGS: Settings = Settings {
     own_tgid: 0,
     everybody: 0,
     cgroups: 0,
+    page_shift: 0,
     offsets: Offsets {
         task_pid: 0,
         task_tgid: 0,
@@ -50,6 +70,8 @@ pub(crate) static SETTINGS: Settings = Settings {
         fdtable_max_fds: 0,
         fdtable_fd: 0,
         file_inode: 0,
+        file_position: 0,
+        mapping_host: 0,
         inode_ino: 0,
         inode_sb: 0,
         super_block_dev: 0,
@@ -68,8 +90,24 @@ pub(crate) use setting;
 
 /// Sends a record to user space, or counts that it could not.
 pub(crate) fn send(record: &Record) {
-    if RECORDS.output::<Record>(record, 0).is_err() {
+    if RECORDS.output::<Record>(record, wake(record.at_ns).into()).is_err() {
         count_loss(LOST_RECORDS);
+    }
+}
+
+/// Whether to wake the reading thread: not if it was woken a moment ago, because after that it keeps looking for
+/// a while. Two processors may both find it time; it is then woken twice.
+fn wake(now: u64) -> u32 {
+    let interval = u64::from(WAKE_INTERVAL_MS) * 1_000_000;
+    match LAST_WAKE.get_ptr_mut(0) {
+        // SAFETY: the only slot of an array, which stays; a torn read cannot happen on a u64.
+        Some(last) if now.wrapping_sub(unsafe { *last }) < interval => BPF_RB_NO_WAKEUP,
+        Some(last) => {
+            // SAFETY: as above.
+            unsafe { *last = now };
+            BPF_RB_FORCE_WAKEUP
+        }
+        None => BPF_RB_FORCE_WAKEUP,
     }
 }
 

@@ -9,7 +9,7 @@ use aya_log_ebpf::info;
 use ossc_common::KIND_OPEN;
 
 use crate::filter::{Thread, watched};
-use crate::kernel::inode_of_descriptor;
+use crate::kernel::{file_of_descriptor, inode_of_file};
 use crate::maps::send;
 use crate::syscall;
 
@@ -22,7 +22,7 @@ pub(crate) fn open_exit(ctx: TracePointContext) -> u32 {
 fn record(ctx: &TracePointContext) -> Option<()> {
     let descriptor = syscall::result(ctx)?;
     let thread = Thread::of_target()?;
-    let file = watched(inode_of_descriptor(descriptor)?)?;
+    let file = watched(inode_of_file(file_of_descriptor(descriptor)?)?)?;
     let record = thread.touches(file, KIND_OPEN);
     send(&record);
     info!(ctx, "process {} thread {} opened file {}", record.tgid, record.tid, file);

@@ -77,10 +77,10 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         connections: args.connections,
     };
     let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
+    let machine = machine::describe(scratch.path())?;
     let rows = rows(workload, rounds, scratch.path());
-    let machine = machine::describe(scratch.path());
     scratch.close().context("cannot remove the files of the bench")?;
-    let report = report(workload, rounds, &rows?, &machine?);
+    let report = report(workload, rounds, &rows?, &machine);
     println!("{report}");
     if !args.quick {
         let path = cmd::root().join(REPORT);

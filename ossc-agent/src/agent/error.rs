@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{config, fetch, gate, oss, store};
+use crate::{config, fetch, gate, keeper, oss, store};
 
 /// A run that failed; the part's own error says what, why and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum Error {
     /// Readers cannot be held.
     #[error(transparent)]
     Gate(#[from] gate::Error),
+    /// Nothing would hold readers if this process died.
+    #[error(transparent)]
+    Keeper(#[from] keeper::Error),
     /// The workers cannot be started.
     #[error(transparent)]
     Fetch(#[from] fetch::StartError),

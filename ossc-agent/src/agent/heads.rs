@@ -5,7 +5,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::base::{ByteRange, FileId};
 use crate::fetch::Fetcher;
-use crate::order;
+use crate::order::{self, Plan};
 use crate::store::{File, Store};
 
 /// A head longer than this is not read into memory; the largest seen is 6 MB (GGUF, 152 000 tokens).
@@ -25,18 +25,18 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// Plans the default order: head and end of every file.
-    pub(super) fn plan(store: &Store, fetcher: &Fetcher) -> Self {
+    /// Plans the order the load begins with: head and end of every file, and what was learned.
+    pub(super) fn plan(store: &Store, fetcher: &Fetcher, learned: &Plan) -> Self {
         let (sender, receiver) = unbounded_channel();
         let heads = Self { sender, receiver };
-        for (file, range) in
-            order::default_plan(store.files().iter().map(|file| (file.id(), file.layout().size())))
-        {
-            if range.start() == 0 {
-                heads.follow(fetcher, file, range);
-            } else {
-                fetcher.plan(file, range);
-            }
+        let default: Plan =
+            order::default_plan(store.files().iter().map(|file| (file.id(), file.layout().size())));
+        for (file, range) in order::opening(&default, learned) {
+            fetcher.plan(file, range);
+        }
+        // They are planned; now to hear when they are there.
+        for (file, range) in default.into_iter().filter(|(_, range)| range.start() == 0) {
+            heads.follow(fetcher, file, range);
         }
         heads
     }

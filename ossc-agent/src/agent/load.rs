@@ -1,17 +1,20 @@
 //! The running load: one loop over everything that can happen, then the stop in its order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
+use super::learn::Learner;
 use super::prepare::Prepared;
 use super::{Error, Outcome};
-use crate::base::Bytes;
+use crate::base::{Bytes, FileId};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
-use crate::gate::Gate;
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
 use crate::sys::command::Command;
@@ -19,10 +22,13 @@ use crate::sys::signals::{Caught, Signals};
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
-/// Between two writes of the ready files: at most this much of a load is fetched again after a crash.
+/// Between two writes of the ready files; committed blocks are in the journals meanwhile.
 const PERSIST_EVERY: Duration = Duration::from_secs(2);
 /// How long a stop lets blocks in flight finish: under the 10 s that container runtimes give before SIGKILL.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Between two tries to start a keeper, during which the loop does nothing else: without one, little matters.
+const KEEPER_RETRY: Duration = Duration::from_millis(500);
 
 /// Everything the loop reacts to.
 enum Event {
@@ -30,6 +36,7 @@ enum Event {
     Head(HeadReady),
     Signal(Caught),
     CommandEnded(u8),
+    KeeperEnded,
     Tick,
     Persist,
 }
@@ -38,17 +45,22 @@ enum Event {
 struct Load<'a> {
     config: &'a Config,
     store: Arc<Store>,
+    /// Files whose completion was not heard of yet.
+    incomplete: BTreeSet<FileId>,
     fetcher: Fetcher,
-    gate: Option<Gate>,
+    learner: Arc<Learner>,
+    guard: Option<Guard>,
     reporter: Reporter,
+    /// The writing of the ready files that was begun last.
+    persisting: Option<JoinHandle<()>>,
     started: std::time::Instant,
 }
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
-    let Prepared { store, fetcher, gate, mut events, started } = prepared;
+    let Prepared { store, incomplete, fetcher, learner, guard, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
-    let mut heads = Heads::plan(&store, &fetcher);
+    let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
     tracing::info!(
         files = store.files().len(),
@@ -57,16 +69,21 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         "files visible"
     );
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
-    let probes = super::observe::start(config, &store).await;
-    let mut command = match Command::start(&config.command, |pid| probes.add_pid(pid)) {
+    let probes = super::observe::start(config, &store, &learner).await;
+    let watch = |pid| {
+        learner.add_pid(pid);
+        probes.add_pid(pid);
+    };
+    let command = Command::start(&config.command, watch);
+    let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
+    let mut command = match command {
         Ok(command) => command,
         Err(source) => {
-            Load::new(config, store, fetcher, gate, started).stop().await?;
+            load.stop().await?;
             let program = config.command.first().map(|word| word.to_string_lossy().into_owned());
             return Err(Error::Command { program: program.unwrap_or_default(), source });
         }
     };
-    let mut load = Load::new(config, store, fetcher, gate, started);
     load.say_if_complete();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -82,6 +99,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             status = ended(command.as_mut()) => Event::CommandEnded(status),
             Some(event) = events.recv() => Event::Fetch(event),
             ready = heads.next() => Event::Head(ready),
+            () = keeper_ended(load.guard.as_ref()) => Event::KeeperEnded,
             _ = tick.tick() => Event::Tick,
             _ = persist.tick() => Event::Persist,
         };
@@ -94,8 +112,12 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             Event::CommandEnded(status) => break Outcome::CommandExited(status),
             Event::Fetch(event) => load.on_fetch(event),
             Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
+            Event::KeeperEnded => load.replace_keeper().await,
             Event::Tick => load.report(),
-            Event::Persist => load.persist().await,
+            Event::Persist => {
+                load.persist();
+                load.guard.iter_mut().for_each(Guard::tidy);
+            }
         }
     };
     load.stop().await?;
@@ -110,36 +132,46 @@ async fn ended(command: Option<&mut Command>) -> u8 {
     }
 }
 
+/// The keeper's end, or never if there is none.
+async fn keeper_ended(guard: Option<&Guard>) {
+    match guard {
+        Some(guard) => guard.keeper_ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl<'a> Load<'a> {
     fn new(
         config: &'a Config,
-        store: Arc<Store>,
+        (store, incomplete): (Arc<Store>, BTreeSet<FileId>),
         fetcher: Fetcher,
-        gate: Option<Gate>,
+        learner: Arc<Learner>,
+        guard: Option<Guard>,
         started: std::time::Instant,
     ) -> Self {
-        let reporter = Reporter::start(&progress(&store, &fetcher, gate.as_ref()));
-        Self { config, store, fetcher, gate, reporter, started }
+        let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
+        Self { config, store, incomplete, fetcher, learner, guard, reporter, persisting: None, started }
     }
 
     fn is_complete(&self) -> bool {
-        self.store.files().iter().all(|file| file.is_complete())
+        self.incomplete.is_empty()
     }
 
     fn on_fetch(&mut self, event: fetch::Event) {
         match event {
             fetch::Event::Complete(id) => {
+                self.incomplete.remove(&id);
                 if let Some(file) = self.store.file(id) {
                     tracing::info!(file = %file.object().name, bytes = %Bytes(file.layout().size()), "file complete");
-                    if let Some(gate) = &self.gate {
-                        gate.release(&**file);
+                    if let Some(guard) = &self.guard {
+                        guard.release(file);
                     }
                 }
                 self.say_if_complete();
             }
             fetch::Event::Failed(id, failure) => {
-                if let (Some(gate), Some(file)) = (&self.gate, self.store.file(id)) {
-                    gate.fail(&**file, failure.errno());
+                if let (Some(guard), Some(file)) = (&self.guard, self.store.file(id)) {
+                    guard.gate().fail(&**file, failure.errno());
                 }
             }
         }
@@ -151,7 +183,7 @@ impl<'a> Load<'a> {
         }
         self.report();
         self.reporter.finish();
-        let progress = progress(&self.store, &self.fetcher, self.gate.as_ref());
+        let progress = progress(&self.store, &self.fetcher, self.guard.as_ref());
         tracing::info!(
             files = progress.files,
             bytes = %Bytes(progress.total),
@@ -159,33 +191,71 @@ impl<'a> Load<'a> {
             ms = self.started.elapsed().as_millis(),
             "all files complete"
         );
+        // The order of the load is known now, whatever becomes of this process later.
+        self.keep_order();
     }
 
     fn report(&mut self) {
-        self.reporter.update(&progress(&self.store, &self.fetcher, self.gate.as_ref()));
+        self.reporter.update(&progress(&self.store, &self.fetcher, self.guard.as_ref()));
     }
 
-    /// Writes the ready files off the loop's thread: it waits for the disk.
-    async fn persist(&self) {
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || store.persist()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "progress not saved; a restart would fetch more again"),
-            Err(error) => tracing::error!(%error, "saving progress ended early"),
+    /// Starts another keeper, as often as it takes.
+    async fn replace_keeper(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        tracing::error!(
+            "the keeper has ended: readers are not safe against the agent's death until another one runs"
+        );
+        match guard.replace_keeper(&self.store) {
+            Ok(()) => tracing::info!("another keeper runs"),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "no keeper could be started; trying again"
+                );
+                tokio::time::sleep(KEEPER_RETRY).await;
+                guard.retry_keeper();
+            }
         }
     }
 
-    /// No new work, incomplete files lose their name, waiting readers are told, marks go.
+    /// Writes the ready files off the loop's thread: it waits for the disk. Once at a time.
+    fn persist(&mut self) {
+        if self.persisting.as_ref().is_some_and(|persisting| !persisting.is_finished()) {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        self.persisting = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.persist() {
+                tracing::warn!(%error, "progress not saved; a restart would fetch more again");
+            }
+        }));
+    }
+
+    /// Keeps the learned order off the loop's thread.
+    fn keep_order(&self) -> JoinHandle<()> {
+        let learner = Arc::clone(&self.learner);
+        tokio::task::spawn_blocking(move || learner.keep())
+    }
+
+    /// No new work, incomplete files lose their name, waiting readers are told, the keeper looks after the rest.
     async fn stop(mut self) -> Result<(), Error> {
         self.reporter.finish();
         let fetcher = self.fetcher.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
         }
+        if let Some(persisting) = self.persisting.take()
+            && let Err(error) = persisting.await
+        {
+            tracing::error!(%error, "saving progress ended early");
+        }
         let incomplete = self.store.files().iter().filter(|file| !file.is_complete()).count();
         self.store.retire()?;
-        if let Some(gate) = self.gate.take() {
-            gate.stop();
+        if let Some(guard) = self.guard.take() {
+            guard.stop(&self.store);
+        }
+        if let Err(error) = self.keep_order().await {
+            tracing::error!(%error, "keeping the learned order ended early");
         }
         if incomplete > 0 {
             tracing::info!(
@@ -198,7 +268,7 @@ impl<'a> Load<'a> {
     }
 }
 
-fn progress(store: &Store, fetcher: &Fetcher, gate: Option<&Gate>) -> Progress {
+fn progress(store: &Store, fetcher: &Fetcher, guard: Option<&Guard>) -> Progress {
     let fetched = fetcher.progress();
     Progress {
         ready: fetched.bytes_ready,
@@ -206,6 +276,6 @@ fn progress(store: &Store, fetcher: &Fetcher, gate: Option<&Gate>) -> Progress {
         fetched: fetched.counts.bytes_fetched,
         files_complete: store.files().iter().filter(|file| file.is_complete()).count(),
         files: store.files().len(),
-        held: gate.map_or(0, |gate| gate.snapshot().held),
+        held: guard.map_or(0, |guard| guard.gate().snapshot().held),
     }
 }

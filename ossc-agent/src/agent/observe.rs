@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::learn::Learner;
 use crate::bpf::{self, Probes};
 use crate::config::{Config, Targets};
 use crate::store::Store;
@@ -11,15 +12,15 @@ use crate::store::Store;
 pub(super) struct Observation(Option<Probes>);
 
 /// Loads and attaches the probes and tells them the files. Waits for the kernel on a thread of its own.
-pub(super) async fn start(config: &Config, store: &Arc<Store>) -> Observation {
-    let Targets { pids, cgroups } = config.targets.clone();
-    let targets = if pids.is_empty() && cgroups.is_empty() && config.command.is_empty() {
+pub(super) async fn start(config: &Config, store: &Arc<Store>, learner: &Arc<Learner>) -> Observation {
+    let targets = if config.observes_everybody() {
         bpf::Targets::Everybody
     } else {
+        let Targets { pids, cgroups } = config.targets.clone();
         bpf::Targets::Chosen { pids, cgroups }
     };
-    let store = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || attach(targets, &store)).await {
+    let (store, learner) = (Arc::clone(store), Arc::clone(learner));
+    match tokio::task::spawn_blocking(move || attach(targets, &store, learner)).await {
         Ok(observation) => observation,
         Err(error) => {
             tracing::error!(%error, "attaching the probes ended early");
@@ -28,8 +29,8 @@ pub(super) async fn start(config: &Config, store: &Arc<Store>) -> Observation {
     }
 }
 
-fn attach(targets: bpf::Targets, store: &Store) -> Observation {
-    let probes = match Probes::start(&bpf::Config { targets }, |access| tracing::trace!(?access, "access")) {
+fn attach(targets: bpf::Targets, store: &Store, learner: Arc<Learner>) -> Observation {
+    let probes = match Probes::start(&bpf::Config { targets }, move |access| learner.probes_saw(access)) {
         Ok(probes) => probes,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "accesses are not observed");

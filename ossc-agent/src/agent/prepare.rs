@@ -1,16 +1,19 @@
 //! From a checked config to files that are visible and gated: list, lay out, probe the gate, mark, publish.
 //! Called once by [`super::run`]. When any step fails, what it made is taken back by the part that made it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Error;
-use crate::base::Bytes;
+use super::guard::Guard;
+use super::learn::Learner;
+use crate::base::{Bytes, FileId};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
-use crate::gate::{self, Capacity, Gate, Guarded};
+use crate::keeper::Inherited;
 use crate::store::{self, Store};
 use crate::{oss, sys};
 
@@ -20,33 +23,44 @@ const DESCRIPTORS_BESIDES_FILES: u64 = 512;
 /// A load that readers can already use.
 pub(super) struct Prepared {
     pub(super) store: Arc<Store>,
+    /// Files of which the fetcher will report the completion, or the loss.
+    pub(super) incomplete: BTreeSet<FileId>,
     pub(super) fetcher: Fetcher,
+    pub(super) learner: Arc<Learner>,
     /// None when every file was complete from the start.
-    pub(super) gate: Option<Gate>,
+    pub(super) guard: Option<Guard>,
     pub(super) events: UnboundedReceiver<fetch::Event>,
     pub(super) started: Instant,
 }
 
-pub(super) async fn prepare(config: &Config) -> Result<Prepared, Error> {
+pub(super) async fn prepare(config: &Config, inherited: Option<Inherited>) -> Result<Prepared, Error> {
     let started = Instant::now();
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let client = oss::Client::new(config.oss.clone())?;
-    let store = Arc::new(lay_out(config, &client, started).await?);
+    let store = Arc::new(lay_out(config, &client, inherited.as_ref(), started).await?);
+    // Before the fetcher, which seals at once what an earlier run left full.
+    let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();
     let (sender, events) = unbounded_channel();
     let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, sender)?;
-    let gate = match open_gate(config, &store, &fetcher) {
-        Ok(gate) => gate,
+    let learner = Arc::new(Learner::start(config, &store, &fetcher));
+    let guard = match publish(config, &store, &fetcher, &learner, inherited) {
+        Ok(guard) => guard,
         Err(error) => {
-            // Nothing is visible yet; what was laid out stays hidden and is resumed by the next start.
+            // What was laid out is hidden and resumed by the next start.
             store.retire()?;
             return Err(error);
         }
     };
-    Ok(Prepared { store, fetcher, gate, events, started })
+    Ok(Prepared { store, incomplete, fetcher, learner, guard, events, started })
 }
 
-async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Result<Store, Error> {
+async fn lay_out(
+    config: &Config,
+    client: &oss::Client,
+    inherited: Option<&Inherited>,
+    started: Instant,
+) -> Result<Store, Error> {
     let objects = if config.offline {
         let mut objects = store::recorded(&config.store.model_dir)?;
         // Another model may be in the directory, too.
@@ -71,7 +85,12 @@ async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Res
     if u64::try_from(objects.len()).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDES_FILES) > limit {
         return Err(Error::TooManyFiles { files: objects.len(), limit });
     }
-    let store = Store::open(&config.store, objects)?;
+    let files = inherited.iter().flat_map(|inherited| &inherited.files);
+    let files = files
+        .map(|(_, fd)| fd.try_clone())
+        .collect::<Result<_, _>>()
+        .map_err(|source| Error::System { what: "duplicate a descriptor", source })?;
+    let store = Store::take_over(&config.store, objects, files)?;
     say(store.report(), started);
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).count();
     if config.offline && incomplete > 0 {
@@ -82,25 +101,26 @@ async fn lay_out(config: &Config, client: &oss::Client, started: Instant) -> Res
     Ok(store)
 }
 
-/// Marks and publishes every file. A model that is complete needs no gate at all.
-fn open_gate(config: &Config, store: &Store, fetcher: &Fetcher) -> Result<Option<Gate>, Error> {
-    let gate = if store.files().iter().all(|file| file.is_complete()) || is_switched_off(config) {
-        None
-    } else {
-        let mode = gate::probe(&config.store.model_dir)?;
-        tracing::info!(%mode, "gate chosen");
-        let trace = |access| tracing::trace!(?access, "access");
-        Some(Gate::start(mode, Capacity::of_process()?, fetcher.clone(), trace)?)
-    };
-    for file in store.files() {
-        if let Some(gate) = &gate
-            && !file.is_complete()
-        {
-            gate.protect(Arc::clone(file) as Arc<dyn Guarded>)?;
+/// Guards and publishes every file. A model that is complete needs no guard at all.
+fn publish(
+    config: &Config,
+    store: &Store,
+    fetcher: &Fetcher,
+    learner: &Arc<Learner>,
+    inherited: Option<Inherited>,
+) -> Result<Option<Guard>, Error> {
+    let guard = Guard::start(config, store, fetcher, learner, inherited)?;
+    match store.files().iter().try_for_each(|file| store.publish(file.id())) {
+        Ok(()) => Ok(guard),
+        Err(error) => {
+            // Its keeper would wait for another agent.
+            store.retire()?;
+            if let Some(guard) = guard {
+                guard.stop(store);
+            }
+            Err(error.into())
         }
-        store.publish(file.id())?;
     }
-    Ok(gate)
 }
 
 /// What was found on disk.
@@ -119,16 +139,4 @@ fn say(report: &store::Report, started: Instant) {
     for name in &report.gone {
         tracing::warn!(file = %name, "the object is no longer in OSS: the file is left as it is");
     }
-}
-
-/// Whether readers are let at the holes, for the tests that must see the difference.
-#[cfg(debug_assertions)]
-fn is_switched_off(config: &Config) -> bool {
-    config.gate_off
-}
-
-/// Never in a release build.
-#[cfg(not(debug_assertions))]
-fn is_switched_off(_config: &Config) -> bool {
-    false
 }

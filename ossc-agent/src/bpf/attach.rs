@@ -1,5 +1,9 @@
 //! The table of probes, and attaching each. A probe that this kernel does not have or does not allow is noted
 //! in the summary with what is lost; the others work without it.
+//!
+//! The read calls are attached only when a watched file needs them: where the kernel reports reads at its page
+//! cache, a program at the calls would add a quarter of a microsecond to each read of every process, to learn
+//! the same in bytes instead of pages.
 
 use std::path::Path;
 
@@ -8,6 +12,17 @@ use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
 
 use super::summary::chain;
 use super::{Summary, Targets};
+
+/// The programs in the kernel. Detached when dropped.
+pub(super) struct Attached {
+    programs: Ebpf,
+    /// Why the programs do not know the kernel's structures, as an error: they all need them.
+    layout: Result<(), String>,
+    /// What came of it.
+    summary: Summary,
+    /// Whether the read calls have been tried.
+    sees_calls: bool,
+}
 
 /// One place in the kernel and the program that runs there.
 struct Probe {
@@ -29,48 +44,91 @@ enum At {
 
 const OPENS: &str = "when the model files are opened";
 const MAPS: &str = "when the model files are mapped";
+const READS: &str = "what is read of the model files by this call";
+const CACHE_READS: &str = "what is read of the model files other than by read calls";
+const FAULTS: &str = "what is touched of the model files through mappings";
 const FAMILY: &str = "which children of the target are started and ended";
 
-/// The target's family; not needed when everybody is a target.
-const FAMILY_PROBES: [Probe; 2] = [
-    Probe { program: "process_fork", at: At::Raw("sched_process_fork"), consequence: FAMILY },
-    Probe { program: "process_exit", at: At::Raw("sched_process_exit"), consequence: FAMILY },
+/// The target's family; not needed when everybody is a target. First, because a child born before them would be
+/// seen by no one.
+const FAMILY_PROBES: [Probe; 2] =
+    [raw("sched_process_fork", "process_fork", FAMILY), raw("sched_process_exit", "process_exit", FAMILY)];
+
+const ACCESS_PROBES: [Probe; 7] = [
+    call("sys_exit_openat", "open_exit", OPENS),
+    call("sys_exit_openat2", "open_exit", OPENS),
+    call("sys_enter_mmap", "mmap_enter", MAPS),
+    call("sys_exit_mmap", "mmap_exit", MAPS),
+    raw(PAGE_CACHE_READS, "get_pages", CACHE_READS),
+    raw("mm_filemap_fault", "fault", FAULTS),
+    raw("mm_filemap_map_pages", "map_pages", FAULTS),
 ];
 
-const ACCESS_PROBES: [Probe; 4] = [
-    Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_openat"), consequence: OPENS },
-    Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_openat2"), consequence: OPENS },
-    Probe { program: "mmap_enter", at: At::Tracepoint("syscalls", "sys_enter_mmap"), consequence: MAPS },
-    Probe { program: "mmap_exit", at: At::Tracepoint("syscalls", "sys_exit_mmap"), consequence: MAPS },
+/// Reports every read that goes through the page cache; in Linux 6.12 and newer.
+const PAGE_CACHE_READS: &str = "mm_filemap_get_pages";
+
+const CALL_PROBES: [Probe; 5] = [
+    call("sys_enter_read", "read_enter", READS),
+    call("sys_enter_pread64", "pread_enter", READS),
+    call("sys_enter_readv", "readv_enter", READS),
+    call("sys_enter_preadv", "preadv_enter", READS),
+    call("sys_enter_preadv2", "preadv_enter", READS),
 ];
 
 /// arm64 never had open(2).
 #[cfg(target_arch = "x86_64")]
-const OLD_PROBES: [Probe; 1] =
-    [Probe { program: "open_exit", at: At::Tracepoint("syscalls", "sys_exit_open"), consequence: OPENS }];
+const OLD_PROBES: [Probe; 1] = [call("sys_exit_open", "open_exit", OPENS)];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_PROBES: [Probe; 0] = [];
 
-/// Attaches every probe this machine has; `layout` is whether the programs know the kernel's structures.
-pub(super) fn attach(
-    programs: &mut Ebpf,
-    targets: &Targets,
-    layout: Result<(), String>,
-    summary: &mut Summary,
-) {
-    let family: &[Probe] = match targets {
-        Targets::Everybody => &[],
-        Targets::Chosen { .. } => &FAMILY_PROBES,
-    };
-    // The family first: a child born between the two would be seen by no one.
-    for Probe { program, at, consequence } in family.iter().chain(&ACCESS_PROBES).chain(&OLD_PROBES) {
-        let outcome = match &layout {
-            Ok(()) => attach_one(programs, program, *at),
-            Err(why) => Err(why.clone()),
-        };
-        match outcome {
-            Ok(()) => summary.attached(at.name()),
-            Err(why) => summary.missing(at.name(), why, consequence),
+const fn raw(name: &'static str, program: &'static str, consequence: &'static str) -> Probe {
+    Probe { program, at: At::Raw(name), consequence }
+}
+
+const fn call(name: &'static str, program: &'static str, consequence: &'static str) -> Probe {
+    Probe { program, at: At::Tracepoint("syscalls", name), consequence }
+}
+
+impl Attached {
+    /// Attaches every probe this machine has, but the read calls only if nothing else reports reads.
+    pub(super) fn new(
+        programs: Ebpf,
+        targets: &Targets,
+        layout: Result<(), String>,
+        summary: Summary,
+    ) -> Self {
+        let mut attached = Self { programs, layout, summary, sees_calls: false };
+        if matches!(targets, Targets::Chosen { .. }) {
+            attached.attach(&FAMILY_PROBES);
+        }
+        attached.attach(&ACCESS_PROBES);
+        attached.attach(&OLD_PROBES);
+        if !attached.summary.attached.iter().any(|name| name == PAGE_CACHE_READS) {
+            attached.see_calls();
+        }
+        attached
+    }
+
+    /// Attaches the read calls, unless that has been tried.
+    pub(super) fn see_calls(&mut self) {
+        if !self.sees_calls {
+            self.sees_calls = true;
+            self.attach(&CALL_PROBES);
+        }
+    }
+
+    /// What is attached and what is not to be had.
+    pub(super) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    fn attach(&mut self, probes: &[Probe]) {
+        for Probe { program, at, consequence } in probes {
+            let attached = self.layout.clone().and_then(|()| attach_one(&mut self.programs, program, *at));
+            match attached {
+                Ok(()) => self.summary.attached(at.name()),
+                Err(why) => self.summary.missing(at.name(), why, consequence),
+            }
         }
     }
 }

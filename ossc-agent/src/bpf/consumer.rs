@@ -1,5 +1,8 @@
 //! The thread that empties the ring buffers: records become accesses for the sink, log lines of the programs
 //! go to the `log` facade. It sleeps in poll(2) and ends, after a last look, when the consumer is dropped.
+//!
+//! The programs wake it for the first record after a pause, not for each: once woken it looks again by itself
+//! until there is nothing left.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,12 +14,20 @@ use aya_log::EbpfLogger;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use ossc_common::WAKE_INTERVAL_MS;
 
 use super::{Error, record};
 use crate::base::Access;
 
 /// Reads what the programs log and passes it to the process's `log` logger.
 pub(super) type Logger = EbpfLogger<&'static dyn log::Log>;
+
+/// How long to sleep while records keep coming: twice the programs' pause between wake-ups, in milliseconds, so
+/// that a record they did not wake us for has long arrived.
+const BUSY: u16 = 2 * WAKE_INTERVAL_MS;
+/// How long to sleep otherwise, in milliseconds. Only a processor held up between deciding not to wake us and
+/// delivering its record makes us wait so long.
+const IDLE: u16 = 1000;
 
 /// The running thread.
 #[derive(Debug)]
@@ -36,10 +47,12 @@ impl Consumer {
         let stop = Arc::new(EventFd::from_value_and_flags(0, flags).map_err(start_failed)?);
         let stopped = Arc::clone(&stop);
         let run = move || {
-            let mut running = true;
+            let (mut running, mut patience) = (true, IDLE);
             while running {
-                running = wait(&records, logger.as_ref(), &stopped);
+                running = wait(&records, logger.as_ref(), &stopped, patience);
+                patience = IDLE;
                 while let Some(entry) = records.next() {
+                    patience = BUSY;
                     match record::access(&entry) {
                         Some(access) => sink(access),
                         None => {
@@ -70,11 +83,11 @@ impl Drop for Consumer {
 }
 
 /// Sleeps until there is something to read; whether to go on after having read it.
-fn wait(records: &RingBuf<MapData>, logger: Option<&Logger>, stop: &EventFd) -> bool {
+fn wait(records: &RingBuf<MapData>, logger: Option<&Logger>, stop: &EventFd, patience: u16) -> bool {
     let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut fds = vec![readable(stop.as_fd()), readable(records.as_fd())];
     fds.extend(logger.map(|logger| readable(logger.as_fd())));
-    match poll(&mut fds, PollTimeout::NONE) {
+    match poll(&mut fds, PollTimeout::from(patience)) {
         Ok(_) => fds.first().is_none_or(|stop| stop.any() != Some(true)),
         Err(Errno::EINTR) => true,
         Err(error) => {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::stat::fstat;
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs};
 use ossc_common::Inode;
 
 /// Bits of the minor number in the kernel's `dev_t` (MINORBITS in include/linux/kdev_t.h).
@@ -22,6 +23,13 @@ pub(super) fn of(file: BorrowedFd<'_>) -> io::Result<Inode> {
     let device = device_of(&mounts, mount)
         .ok_or_else(|| io::Error::other(format!("mount {mount} is not in /proc/self/mountinfo")))?;
     Ok(Inode::new(device, number))
+}
+
+/// Whether reads of the file go through the generic page-cache functions that the probes see. Not so on tmpfs, which
+/// has its own, nor for certain on a file system nobody has tried.
+pub(super) fn is_read_through_page_cache(file: BorrowedFd<'_>) -> io::Result<bool> {
+    const TRIED: [FsType; 3] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
+    Ok(TRIED.contains(&fstatfs(file)?.filesystem_type()))
 }
 
 /// The mount a descriptor was opened in, from its /proc/PID/fdinfo.

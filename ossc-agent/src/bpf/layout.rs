@@ -1,7 +1,7 @@
 //! Where the running kernel keeps the structure members the programs follow, read from its BTF.
 //!
 //! Pure apart from reading one file. A kernel without BTF, or one that renamed a member, gives a message
-//! that names it; `load` then leaves out the programs that need the layout.
+//! that names it; `attach` then leaves out the programs that need them.
 
 use btf_rs::{Backend, Btf, Type};
 use ossc_common::Offsets;
@@ -29,6 +29,8 @@ pub(super) fn read() -> Result<Offsets, String> {
         fdtable_max_fds: at("fdtable", "max_fds")?,
         fdtable_fd: at("fdtable", "fd")?,
         file_inode: at("file", "f_inode")?,
+        file_position: at("file", "f_pos")?,
+        mapping_host: at("address_space", "host")?,
         inode_ino: at("inode", "i_ino")?,
         inode_sb: at("inode", "i_sb")?,
         super_block_dev: at("super_block", "s_dev")?,

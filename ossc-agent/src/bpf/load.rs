@@ -8,6 +8,7 @@ use aya::maps::{CgroupArray, Map, MapError};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::unistd::{SysconfVar, sysconf};
 use ossc_common::{CGROUPS_MAX, Offsets, Settings};
 use tracing::level_filters::LevelFilter;
 
@@ -22,7 +23,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OSSC_EBPF_OBJECT"));
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Loads the object for this configuration.
-pub(super) fn load(config: &Config, offsets: Offsets, summary: &mut Summary) -> Result<Ebpf, Error> {
+pub(super) fn load(config: &Config, offsets: Option<&Offsets>, summary: &mut Summary) -> Result<Ebpf, Error> {
     let (everybody, cgroups) = match &config.targets {
         Targets::Everybody => (1, &[][..]),
         Targets::Chosen { cgroups, .. } => (0, &cgroups[..]),
@@ -35,7 +36,14 @@ pub(super) fn load(config: &Config, offsets: Offsets, summary: &mut Summary) -> 
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         tracing::debug!(%error, "the limit of locked memory stays as it is");
     }
-    let settings = Settings { own_tgid: process::id(), everybody, cgroups: filled, offsets };
+    let settings = Settings {
+        own_tgid: process::id(),
+        everybody,
+        cgroups: filled,
+        page_shift: page_shift(),
+        // Zeros when they are not known: `attach` leaves out the programs that would use them.
+        offsets: offsets.copied().unwrap_or_default(),
+    };
     let level = log_level();
     let mut programs = EbpfLoader::new()
         .override_global("SETTINGS", &settings, true)
@@ -80,6 +88,12 @@ fn check_pid_namespace(summary: &mut Summary) {
             "which processes are targets, unless all are or a cgroup says so",
         );
     }
+}
+
+/// log2 of the page size; 12, the smallest any Linux has, if the C library will not say.
+fn page_shift() -> u32 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
+    size.and_then(u64::checked_ilog2).unwrap_or(12)
 }
 
 /// Programs skip what nobody listens to: the level at which tracing is enabled, as aya-log numbers it.

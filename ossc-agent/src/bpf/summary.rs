@@ -28,17 +28,11 @@ impl Summary {
         self.attached.push(what);
     }
 
-    /// Notes that `what` is not to be had.
+    /// Notes that `what` is not to be had, and tells the operator.
     pub(super) fn missing(&mut self, what: impl Into<String>, why: String, consequence: &'static str) {
-        self.missing.push(Missing { what: what.into(), why, consequence });
-    }
-
-    /// Tells the operator, once, at start.
-    pub(super) fn log(&self) {
-        tracing::info!(probes = self.attached.len(), missing = self.missing.len(), "eBPF probes attached");
-        for Missing { what, why, consequence } in &self.missing {
-            tracing::warn!(%what, %why, %consequence, "eBPF probe missing");
-        }
+        let what = what.into();
+        tracing::warn!(%what, %why, unknown = consequence, "eBPF probe missing");
+        self.missing.push(Missing { what, why, consequence });
     }
 }
 

@@ -20,7 +20,11 @@ use crate::base::{AccessKind, ByteRange};
 /// How long an access may take to arrive before a test fails: far more than the slowest machine needs.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Pages of the file the readers read.
+/// On a disk file system also where /tmp is a tmpfs.
+const DISK: &str = "/var/tmp";
+const TMPFS: &str = "/dev/shm";
+
+/// Bytes of the file the readers read.
 const SIZE: usize = 64 * 4096;
 
 /// A file to watch, on a file system of the test's choice.
@@ -30,9 +34,8 @@ struct Watchable {
 }
 
 impl Watchable {
-    /// In the folder of temporary files: the machine's disk file system, or what it has there.
     fn on_disk() -> Self {
-        Self::below(&std::env::temp_dir())
+        Self::below(Path::new(DISK))
     }
 
     fn below(parent: &Path) -> Self {
@@ -81,7 +84,7 @@ impl Drop for Reader {
     }
 }
 
-const CAT: &str = r#"cat "$FILE""#;
+const CAT: &str = r#"exec cat "$FILE""#;
 const MAP: &str = r#"exec python3 -c '
 import mmap, sys
 with open(sys.argv[1], "rb") as f:
@@ -117,8 +120,9 @@ fn until(seen: &Receiver<Access>, last: impl Fn(&Access) -> bool) -> Vec<Access>
 }
 
 #[test]
-fn open_and_mmap_of_a_target_are_seen_on_disk_and_on_tmpfs() {
-    for parent in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
+fn open_and_mmap_of_a_target_are_seen_on_every_file_system() {
+    let btrfs = Btrfs::mount();
+    for parent in [DISK.into(), TMPFS.into(), btrfs.subvolume()] {
         let file = Watchable::below(&parent);
         let reader = Reader::held(MAP, &file.path);
         let pid = reader.pid();
@@ -126,14 +130,64 @@ fn open_and_mmap_of_a_target_are_seen_on_disk_and_on_tmpfs() {
         file.watch(&probes, 5);
         reader.run();
 
-        let accesses = until(&seen, |access| access.kind == AccessKind::Map);
+        let accesses = until(&seen, |access| access.kind == AccessKind::Fault);
         let kinds: Vec<_> = accesses.iter().map(|access| access.kind).collect();
-        assert_eq!(kinds, [AccessKind::Open, AccessKind::Map], "in {}", parent.display());
+        let expected = [AccessKind::Open, AccessKind::Map, AccessKind::Fault];
+        assert_eq!(kinds, expected, "in {}", parent.display());
         assert!(accesses.iter().all(|a| a.file == FileId(5) && a.pid == pid && a.tid == pid));
         assert!(accesses.is_sorted_by_key(|access| access.at_ns));
         assert_eq!(accesses[1].range, ByteRange::new(4096, 3 * 4096));
+        assert!(accesses[2].range.start() <= 4096 && accesses[2].range.end() >= 2 * 4096);
         assert_eq!(probes.dropped(), 0);
     }
+}
+
+#[test]
+fn reads_are_seen_once_with_the_range_asked_for() {
+    // Every call, aligned or not, with gaps, beyond the end, and longer than the page cache takes at once.
+    let script = r#"exec python3 -c '
+import os, sys
+f = os.open(sys.argv[1], os.O_RDONLY)
+os.read(f, 100)
+os.read(f, 5000)
+os.pread(f, 10, 70000)
+os.readv(f, [bytearray(7), bytearray(8)])
+os.preadv(f, [bytearray(4096), bytearray(1)], 200000)
+os.preadv(f, [bytearray(131072)], 65536, os.RWF_HIPRI)
+os.pread(f, 1000000, 250000)
+os.sendfile(os.open("/dev/null", os.O_WRONLY), f, 32768, 8192)
+os.read(f, 1)
+' "$FILE""#;
+    let reads = |parent: &Path| {
+        let file = Watchable::below(parent);
+        let reader = Reader::held(script, &file.path);
+        let (probes, seen) = start(chosen(&[reader.pid()], &[]));
+        file.watch(&probes, 0);
+        reader.run();
+        drop(probes);
+        let reads = seen.iter().filter(|access| access.kind != AccessKind::Open);
+        reads.map(|access| (access.kind, access.range)).collect::<Vec<_>>()
+    };
+    let read = |start, length| (AccessKind::Read, ByteRange::new(start, start + length));
+    let by_call = [
+        read(0, 100),
+        read(100, 5000),
+        read(70000, 10),
+        read(5100, 15),
+        read(200_000, 4097),
+        read(65536, 131_072),
+        read(250_000, 1_000_000),
+    ];
+    let last = read(5115, 1);
+    assert_eq!(reads(Path::new(TMPFS)), [&by_call[..], &[last]].concat(), "by call; sendfile is not seen");
+
+    let page = 4096;
+    let pages = |(kind, range): (AccessKind, ByteRange)| {
+        (kind, ByteRange::new(range.start() / page * page, range.end().div_ceil(page) * page))
+    };
+    let all = [&by_call[..], &[read(32768, 8192), last]].concat();
+    let all: Vec<_> = all.into_iter().map(pages).collect();
+    assert_eq!(reads(Path::new(DISK)), all, "at the page cache");
 }
 
 #[test]
@@ -149,13 +203,10 @@ fn strangers_and_the_agent_are_not_seen_and_descendants_are() {
     Reader::held(CAT, &other.path).run();
     let parent = target.pid();
     target.run();
-    // Two opens: a child's and a great-grandchild's.
-    let mut accesses = until(&seen, |_| true);
-    accesses.extend(until(&seen, |_| true));
-    assert!(accesses.iter().all(|access| access.kind == AccessKind::Open && access.pid > parent));
-    assert_ne!(accesses[0].pid, accesses[1].pid);
     drop(probes);
-    assert_eq!(seen.iter().count(), 0);
+    let openers: Vec<_> = seen.iter().filter(|a| a.kind == AccessKind::Open).map(|a| a.pid).collect();
+    let [child, grandchild] = openers[..] else { panic!("opened by {openers:?}") };
+    assert!(child != parent && grandchild != parent && child != grandchild);
 }
 
 #[test]
@@ -200,8 +251,9 @@ fn everybody_but_the_agent_is_seen_and_an_unwatched_file_is_not() {
     probes.unwatch(FileId(1));
     Reader::held(CAT, &file.path).run();
     Reader::held(CAT, &other.path).run();
-    let files: Vec<_> = until(&seen, |access| access.file == FileId(2)).iter().map(|a| a.file).collect();
-    assert_eq!(files, [FileId(1), FileId(2)]);
+    drop(probes);
+    let opened: Vec<_> = seen.iter().filter(|a| a.kind == AccessKind::Open).map(|a| a.file).collect();
+    assert_eq!(opened, [FileId(1), FileId(2)]);
 }
 
 #[test]
@@ -211,16 +263,16 @@ fn a_cgroup_stands_for_its_processes_and_those_below() {
     let (probes, seen) = start(chosen(&[], &[&cgroup.path]));
     file.watch(&probes, 1);
     Reader::held(CAT, &file.path).run();
-    let member = Reader::held(CAT, &file.path);
-    cgroup.take(&cgroup.below, member.pid());
-    member.run();
-    let other = Reader::held(CAT, &file.path);
-    cgroup.take(&cgroup.path, other.pid());
-    other.run();
-    let mut accesses = until(&seen, |_| true);
-    accesses.extend(until(&seen, |_| true));
+    let members = [&cgroup.below, &cgroup.path].map(|folder| {
+        let member = Reader::held(CAT, &file.path);
+        let pid = member.pid();
+        fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
+        member.run();
+        pid
+    });
     drop(probes);
-    assert_eq!(seen.iter().count(), 0, "the reader outside was seen: {accesses:?}");
+    let openers: Vec<_> = seen.iter().filter(|a| a.kind == AccessKind::Open).map(|a| a.pid).collect();
+    assert_eq!(openers, members);
 }
 
 #[test]
@@ -256,10 +308,6 @@ impl Cgroup {
         fs::create_dir_all(&below).unwrap();
         Self { path, below }
     }
-
-    fn take(&self, folder: &Path, pid: u32) {
-        fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
-    }
 }
 
 impl Drop for Cgroup {
@@ -270,4 +318,42 @@ impl Drop for Cgroup {
             }
         }
     }
+}
+
+/// A btrfs with a subvolume, on a loop device; unmounted when dropped.
+struct Btrfs(TempDir);
+
+impl Btrfs {
+    /// Smallest image mkfs.btrfs takes, rounded up.
+    const BYTES: u64 = 128 << 20;
+
+    fn mount() -> Self {
+        let folder = tempfile::Builder::new().prefix("ossc-btrfs-").tempdir().unwrap();
+        let (image, root) = (folder.path().join("image"), folder.path().join("root"));
+        File::create(&image).unwrap().set_len(Self::BYTES).unwrap();
+        fs::create_dir(&root).unwrap();
+        succeed(Command::new("mkfs.btrfs").arg("--quiet").arg(&image));
+        succeed(Command::new("mount").args(["-t", "btrfs", "-o", "loop"]).args([&image, &root]));
+        let mounted = Self(folder);
+        succeed(Command::new("btrfs").args(["subvolume", "create"]).arg(mounted.subvolume()));
+        mounted
+    }
+
+    fn subvolume(&self) -> PathBuf {
+        self.0.path().join("root/subvolume")
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.0.path().join("root")).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} is left mounted", self.0.path().display());
+        }
+    }
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

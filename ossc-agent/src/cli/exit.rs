@@ -24,6 +24,13 @@ Exit status:
 pub struct Exit(u8);
 
 impl Exit {
+    /// All is well.
+    pub(super) const SUCCESS: Self = Self(0);
+    /// An error inside the agent.
+    pub(super) const INTERNAL: Self = Self(1);
+    /// What the user said is wrong.
+    pub(super) const USAGE: Self = Self(2);
+
     /// The number the shell sees.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -58,7 +65,7 @@ impl Termination for Exit {
 /// Says once, with its causes, what went wrong: in the log, and on standard error unless the log goes there
 /// (`log_on_stderr`). Chooses the status by the kind of the error.
 pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
-    let message = with_causes(error);
+    let message = chain(error);
     tracing::error!("{message}");
     if !log_on_stderr {
         eprintln!("ossc-agent: {message}");
@@ -74,14 +81,14 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
-        Error::Fetch(_) | Error::System { .. } => 1,
+        Error::Fetch(_) | Error::Keeper(_) | Error::System { .. } => 1,
         Error::Log { .. } | Error::StateDir { .. } => 2,
     })
 }
 
 /// Says why a trace failed, on standard error, where its log goes too.
 pub(super) fn of_trace(error: &trace::Error) -> Exit {
-    eprintln!("ossc-agent: {}", with_causes(error));
+    eprintln!("ossc-agent: {}", chain(error));
     Exit(match error {
         trace::Error::Command { .. } => 127,
         error if error.is_unsupported() => 5,
@@ -90,14 +97,8 @@ pub(super) fn of_trace(error: &trace::Error) -> Exit {
     })
 }
 
-/// Says what is wrong with arguments that clap has nothing against.
-pub(super) fn usage(message: &str) -> Exit {
-    eprintln!("ossc-agent: {message}");
-    Exit(2)
-}
-
 /// The error and its causes in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

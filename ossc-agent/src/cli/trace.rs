@@ -58,7 +58,8 @@ impl Trace {
             && matches!(self.format, Format::Perfetto | Format::Html)
             && stdout().is_terminal()
         {
-            return exit::usage("this format is not for a terminal; give --output FILE");
+            eprintln!("ossc-agent: this format is not for a terminal; give --output FILE");
+            return Exit::USAGE;
         }
         let config = Config {
             pids: self.pids,

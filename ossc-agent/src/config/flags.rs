@@ -80,6 +80,10 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE")]
     pub block_size: Option<Bytes>,
 
+    /// How long readers wait for another agent when this one dies, before they get an error [default: 120]
+    #[arg(long, value_name = "SECONDS")]
+    pub takeover_deadline: Option<u32>,
+
     /// Start from the files on disk without asking OSS; all must be complete
     #[arg(long)]
     pub offline: bool,

@@ -4,10 +4,12 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::raw::{self, Level, Raw};
 use super::{
-    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Environment, Error, Flags, Log, LogFormat, LogLevel, Targets,
+    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
+    LogFormat, LogLevel, Targets,
 };
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};
@@ -44,12 +46,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             .or_else(|| raw.model_dir.clone()),
         ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
     )?;
-    let state_dir = flags
-        .state_dir
-        .clone()
-        .or_else(|| env.get("OSSC_STATE_DIR").map(PathBuf::from))
-        .or_else(|| raw.state_dir.clone())
-        .unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+    let state_dir = state_dir_of(flags, env, &raw);
     let exit_when_complete = flags.exit_when_complete;
     if exit_when_complete && !flags.command.is_empty() {
         remarks.push(
@@ -75,6 +72,10 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         fetch: fetch(flags, env, &raw)?,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
+        takeover_deadline: flags
+            .takeover_deadline
+            .or(raw.takeover_deadline_sec)
+            .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
@@ -83,6 +84,20 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
         remarks,
     })
+}
+
+/// The state directory alone, for tasks that need no model. Called by `cli`.
+pub fn state_dir(flags: &Flags, env: &Environment) -> Result<PathBuf, Error> {
+    Ok(state_dir_of(flags, env, &read_file(flags)?))
+}
+
+fn state_dir_of(flags: &Flags, env: &Environment, raw: &Raw) -> PathBuf {
+    flags
+        .state_dir
+        .clone()
+        .or_else(|| env.get("OSSC_STATE_DIR").map(PathBuf::from))
+        .or_else(|| raw.state_dir.clone())
+        .unwrap_or_else(|| DEFAULT_STATE_DIR.into())
 }
 
 fn read_file(flags: &Flags) -> Result<Raw, Error> {

@@ -35,10 +35,11 @@ fn flags_beat_environment_beats_file() {
 
 #[test]
 fn the_connector_file_is_understood() {
-    let json = r#"{"logLevel": 2, "logPath": "/var/log/c.log", "auditPath": "/var/log/a.log", "expireTimeSec": 120,
+    let json = r#"{"logLevel": 2, "logPath": "/var/log/c.log", "auditPath": "/var/log/a.log", "expireTimeSec": 120, "takeoverDeadlineSec": 7,
         "prefetch": {"vcpus": 4, "workers": 32}, "fastList": {"vcpus": 1, "workers": 16}, "novel": true}"#;
     let config = with_file(json, Flags::default(), &Environment::from(base_env())).unwrap();
     assert_eq!(config.log.level, LogLevel::Warn);
+    assert_eq!(config.takeover_deadline, Duration::from_secs(7));
     assert_eq!(config.log.path, Some("/var/log/c.log".into()));
     assert_eq!((config.fetch.threads.get(), config.fetch.connections_per_thread.get()), (4, 32));
     assert!(config.remarks.iter().any(|remark| remark.contains("'novel'")), "{:?}", config.remarks);

@@ -5,7 +5,7 @@
 //!   arrival; long ones (a mapping, a whole-tensor read) are served after them from their start, one after the
 //!   other, so that a mapping means "this file next" and yet never delays a small read. The long line cannot
 //!   starve: every block is fetched once, so what can overtake it is finite.
-//! - Planned: ranges in the order they were given.
+//! - Planned: what readers are about to want, as the order last said it, then ranges in the order they were given.
 //! - Background: all the rest, files in order, the whole bandwidth on one file; the next one begins when the
 //!   one before has nothing left to hand out.
 //!
@@ -41,6 +41,7 @@ pub(super) struct Lanes {
     files: Vec<FileWork>,
     short: VecDeque<Wanted>,
     long: VecDeque<Wanted>,
+    ahead: VecDeque<Wanted>,
     planned: VecDeque<Wanted>,
     background: bool,
     /// No file before this one has a missing block.
@@ -58,6 +59,7 @@ impl Lanes {
             files: Vec::new(),
             short: VecDeque::new(),
             long: VecDeque::new(),
+            ahead: VecDeque::new(),
             planned: VecDeque::new(),
             background: false,
             background_file: 0,
@@ -91,6 +93,11 @@ impl Lanes {
         line.push_back(Wanted { file, blocks });
     }
 
+    /// What comes first in the planned lane, in place of what this was told before.
+    pub(super) fn plan_ahead(&mut self, ranges: impl IntoIterator<Item = (FileId, Range<u32>)>) {
+        self.ahead = ranges.into_iter().map(|(file, blocks)| Wanted { file, blocks }).collect();
+    }
+
     /// Lets everything be fetched that nobody asked for.
     pub(super) fn start_background(&mut self) {
         self.background = true;
@@ -111,7 +118,9 @@ impl Lanes {
         let share =
             u32::try_from(self.missing / u64::from(self.connections.get())).unwrap_or(u32::MAX).max(1);
         let max = |work: &FileWork| reach_in_blocks(reach, work.layout()).min(share);
-        let (extent, lane) = take_wanted(&mut self.files, &mut self.planned, Some(now), |work, _| max(work))
+        let mut planned = [&mut self.ahead, &mut self.planned].into_iter();
+        let (extent, lane) = planned
+            .find_map(|line| take_wanted(&mut self.files, line, Some(now), |work, _| max(work)))
             .map(|extent| (extent, Lane::Planned))
             .or_else(|| {
                 let extent = self

@@ -119,6 +119,18 @@ impl Queue {
         self.signal.one();
     }
 
+    /// Replaces the head of the planned lane.
+    pub(super) fn plan_ahead(&self, ranges: &[(FileId, ByteRange)]) {
+        self.state.with(|state| {
+            let blocks = ranges.iter().filter_map(|&(file, range)| {
+                state.lanes.layout(file).map(|layout| (file, layout.blocks_of(range)))
+            });
+            let blocks: Vec<_> = blocks.collect();
+            state.lanes.plan_ahead(blocks);
+        });
+        self.signal.one();
+    }
+
     pub(super) fn start_background(&self) {
         self.state.with(|state| state.lanes.start_background());
         self.signal.one();

@@ -1,12 +1,14 @@
 //! The readers that wait for an answer, and every answer that goes to the kernel: the one place that owns
 //! their events. Each has a ticket, by which the outcome of its demand finds it again; descriptor numbers
-//! are used again too soon for that.
+//! are used again too soon for that. Each is on the record from before its demand until after its answer, so
+//! that the next agent knows of it if this one is killed.
 //!
 //! Driven by the thread in `watch`. An answer the kernel does not take is logged; there is nobody else to
 //! tell. What a reader may see is decided by the ready map at the moment of the answer, whoever promised.
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +17,7 @@ use nix::errno::Errno;
 use super::Shared;
 use super::demand::{Demand, Guarded, Reply};
 use crate::base::ByteRange;
+use crate::keeper::Wanted;
 use crate::store::Inode;
 use crate::sys::fanotify::Event;
 
@@ -22,6 +25,8 @@ use crate::sys::fanotify::Event;
 struct Reader {
     event: Event,
     file: Arc<dyn Guarded>,
+    /// Other files that must have the same range as well, where it is not known which one it reads.
+    others: Vec<Arc<dyn Guarded>>,
     /// The bytes it waits for.
     range: ByteRange,
     since: Instant,
@@ -59,7 +64,18 @@ impl<D: Demand> Held<D> {
             tracing::debug!(%path, pid, %range, "reader held");
         }
         self.shared.counters.held();
-        self.ask(Reader { event, file, range, since: Instant::now(), first, asked_again: false });
+        self.shared.record.hold(event.fd.as_raw_fd(), event.pid, Wanted::File(file.inode(), range));
+        let others = Vec::new();
+        self.ask(Reader { event, file, others, range, since: Instant::now(), first, asked_again: false });
+    }
+
+    /// Keeps a reader of an earlier agent waiting until each of these files has the range: it reads one of them.
+    pub(super) fn hold_for_any(&mut self, event: Event, mut files: Vec<Arc<dyn Guarded>>, range: ByteRange) {
+        let Some(file) = files.pop() else { return self.answer_on_record(&event, Ok(())) };
+        tracing::info!(pid = event.pid, %range, files = files.len() + 1, "reader of an unknown file held");
+        self.shared.counters.held();
+        let since = Instant::now();
+        self.ask(Reader { event, file, others: files, range, since, first: false, asked_again: false });
     }
 
     fn ask(&mut self, reader: Reader) {
@@ -75,7 +91,7 @@ impl<D: Demand> Held<D> {
     pub(super) fn finish(&mut self, ticket: u64, outcome: Result<(), Errno>) {
         let Some(mut reader) = self.readers.remove(&ticket) else { return };
         if outcome.is_err() || reader.file.covers(reader.range) {
-            self.let_go(reader, outcome);
+            self.advance(reader, outcome);
         } else if reader.asked_again {
             let path = reader.file.path().display();
             tracing::error!(%path, range = %reader.range, "bytes said to be there are not");
@@ -86,19 +102,40 @@ impl<D: Demand> Held<D> {
         }
     }
 
-    /// Answers the readers of one file, or all: those whose bytes are there pass, the others fail with EIO.
-    pub(super) fn settle(&mut self, inode: Option<Inode>) {
-        let chosen = |reader: &mut Reader| inode.is_none_or(|inode| reader.file.inode() == inode);
-        let readers: Vec<_> = self.readers.extract_if(|_, reader| chosen(reader)).collect();
-        for (_, reader) in readers {
-            let outcome = if reader.file.covers(reader.range) { Ok(()) } else { Err(Errno::EIO) };
-            self.let_go(reader, outcome);
+    /// What a reader waited for has this outcome; it goes on waiting if that was one file of several.
+    fn advance(&mut self, mut reader: Reader, outcome: Result<(), Errno>) {
+        match reader.others.pop() {
+            Some(next) if outcome.is_ok() => {
+                reader.file = next;
+                reader.asked_again = false;
+                self.ask(reader);
+            }
+            _ => self.let_go(reader, outcome),
         }
     }
 
-    /// Fails all readers of one file.
-    pub(super) fn fail(&mut self, inode: Inode, errno: Errno) {
+    /// The file is complete: its readers pass.
+    pub(super) fn complete(&mut self, inode: Inode) {
         let readers: Vec<_> = self.readers.extract_if(|_, reader| reader.file.inode() == inode).collect();
+        for (_, reader) in readers {
+            let outcome = if reader.file.covers(reader.range) { Ok(()) } else { Err(Errno::EIO) };
+            self.advance(reader, outcome);
+        }
+    }
+
+    /// Answers all readers: those whose bytes are there pass, the others fail with EIO.
+    pub(super) fn settle(&mut self) {
+        for (_, reader) in std::mem::take(&mut self.readers) {
+            let covered = reader.others.iter().chain([&reader.file]).all(|file| file.covers(reader.range));
+            self.let_go(reader, if covered { Ok(()) } else { Err(Errno::EIO) });
+        }
+    }
+
+    /// Fails all readers of one file, and those that may be.
+    pub(super) fn fail(&mut self, inode: Inode, errno: Errno) {
+        let is_it = |file: &Arc<dyn Guarded>| file.inode() == inode;
+        let chosen = |reader: &mut Reader| is_it(&reader.file) || reader.others.iter().any(is_it);
+        let readers: Vec<_> = self.readers.extract_if(|_, reader| chosen(reader)).collect();
         for (_, reader) in readers {
             self.let_go(reader, Err(errno));
         }
@@ -108,7 +145,7 @@ impl<D: Demand> Held<D> {
         let Reader { event, file, range, since, first, .. } = reader;
         let wait = since.elapsed();
         self.shared.counters.released(wait);
-        self.answer(&event, outcome);
+        self.answer_on_record(&event, outcome);
         let (path, pid, wait_ms) = (file.path().display(), event.pid, wait.as_millis());
         match outcome {
             Ok(()) if first => tracing::info!(%path, pid, %range, wait_ms, "reader released"),
@@ -116,6 +153,22 @@ impl<D: Demand> Held<D> {
             Err(errno) if first => tracing::warn!(%path, pid, %range, wait_ms, %errno, "reader denied"),
             Err(errno) => tracing::debug!(%path, pid, %range, wait_ms, %errno, "reader denied"),
         }
+    }
+
+    /// Answers an event that is on record. Off the record before its descriptor is closed, because the number
+    /// may be the next event's then.
+    pub(super) fn answer_on_record(&self, event: &Event, outcome: Result<(), Errno>) {
+        self.answer(event, outcome);
+        self.shared.record.clear(event.fd.as_raw_fd());
+    }
+
+    /// Fails a reader of an earlier agent by its number alone.
+    pub(super) fn answer_number(&self, number: RawFd) {
+        self.shared.counters.denied();
+        if let Err(error) = self.shared.group.deny_number(number, Errno::EIO) {
+            tracing::debug!(%error, number, "a reader of an earlier agent had its answer already");
+        }
+        self.shared.record.clear(number);
     }
 
     /// Answers an event that need not wait.

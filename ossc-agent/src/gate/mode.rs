@@ -86,8 +86,8 @@ pub fn probe(dir: &Path) -> Result<Mode, Error> {
     }
 }
 
-/// A group, or what is missing for one.
-pub(super) fn new_group() -> Result<Group, Error> {
+/// A group, or what is missing for one. Called by the agent where no keeper has one to go on with.
+pub fn new_group() -> Result<Group, Error> {
     Group::new().map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPERM) => Error::NotPrivileged,
         Some(Errno::ENOSYS | Errno::EINVAL) => Error::NotInKernel(error),

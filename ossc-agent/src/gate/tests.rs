@@ -321,3 +321,16 @@ fn own_accesses_are_never_held() {
         assert!(scene.demands.try_recv().is_err());
     }
 }
+
+#[test]
+fn readers_that_a_dead_agent_left_are_served() {
+    let (scene, [known, unknown, unplaced]) = Scene::inherited(page(8192));
+    // Whose number could not be kept free cannot wait.
+    unplaced.fails_with(EIO);
+    let (one, other) = (scene.asked(), scene.asked());
+    assert_eq!((one.range, other.range), (page(8192), page(8192)));
+    scene.serve(one);
+    scene.serve(other);
+    assert_eq!(known.printed(), bytes_of(page(8192)));
+    assert_eq!(unknown.printed(), bytes_of(page(8192)));
+}

@@ -1,6 +1,9 @@
 //! The gate's thread: takes events from the kernel, judges them, and has `held` keep the readers that must
 //! wait. It owns all of that state; the rest of the agent reaches it by mail.
 //!
+//! Readers that an earlier agent left are taken over first; until every marked file is known the kernel is
+//! not listened to.
+//!
 //! The path of a reader whose bytes are there is short and allocates nothing: a share of one read(2), an
 //! fstat(2), a look at the ready map, the answer, a close(2).
 //!
@@ -29,6 +32,7 @@ use super::held::Held;
 use super::mailbox::Message;
 use super::mode::Mode;
 use crate::base::{Access, AccessKind, ByteRange};
+use crate::keeper::{Pending, Wanted};
 use crate::store::Inode;
 use crate::sys::fanotify::{BATCH, Buffer, Event, Malformed};
 use crate::sys::process::monotonic_ns;
@@ -62,6 +66,8 @@ pub(super) struct Watcher<D, O> {
     messages: Receiver<Message>,
     files: HashMap<Inode, Watched>,
     held: Held<D>,
+    /// Every marked file is known.
+    begun: bool,
     /// The agent fetches no more.
     stopping: bool,
     /// The thread ends once the kernel's queue is empty.
@@ -89,6 +95,7 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
             observer,
             messages,
             files: HashMap::new(),
+            begun: false,
             stopping: false,
             quitting: false,
             deaf: false,
@@ -98,7 +105,7 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
 
     /// Runs until `Message::Quit`.
     pub(super) fn run(mut self) {
-        let mut buffer = Buffer::new();
+        let mut buffer = self.shared.record.buffer();
         let mut last_event = Instant::now();
         loop {
             self.take_mail();
@@ -134,7 +141,7 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
 
     /// How many events may be taken now.
     fn room(&self) -> usize {
-        if self.deaf { 0 } else { self.capacity.left(self.held.len()).min(BATCH) }
+        if self.deaf || !self.begun { 0 } else { self.capacity.left(self.held.len()).min(BATCH) }
     }
 
     fn take_mail(&mut self) {
@@ -143,9 +150,13 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
                 Message::Watch(file) => {
                     self.files.insert(file.inode(), Watched::Guarded { file, told: false });
                 }
+                Message::Begin(pending) => {
+                    self.begun = true;
+                    pending.into_iter().for_each(|pending| self.take_over(pending));
+                }
                 Message::Release(inode) => {
                     self.files.insert(inode, Watched::Released);
-                    self.held.settle(Some(inode));
+                    self.held.complete(inode);
                 }
                 Message::Fail(inode, errno) => {
                     self.files.insert(inode, Watched::Failed(errno));
@@ -154,7 +165,7 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
                 Message::Done { ticket, outcome } => self.held.finish(ticket, outcome),
                 Message::Stop(answered) => {
                     self.stopping = true;
-                    self.held.settle(None);
+                    self.held.settle();
                     drop(answered);
                 }
                 Message::Quit => self.quitting = true,
@@ -183,6 +194,7 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
                 }
             }
         }
+        buffer.settle();
         true
     }
 
@@ -209,6 +221,47 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
         tracing::error!("the gate is broken: readers of incomplete files wait until the agent is restarted");
         self.deaf = true;
         self.shared.counters.broken();
+    }
+
+    /// Goes on with a reader that an earlier agent had.
+    fn take_over(&mut self, pending: Pending) {
+        let Pending { number, pid, wanted, place } = pending;
+        let Some(fd) = place else {
+            // Another event may be given the number as soon as whoever has it here closes it.
+            tracing::warn!(pid, number, "a held reader could not be taken over");
+            self.held.answer_number(number);
+            return;
+        };
+        let event = Event { fd, pid, span: None };
+        let verdict = match wanted {
+            Wanted::File(inode, range) => match self.files.get(&inode) {
+                Some(Watched::Guarded { file, .. }) => {
+                    match judge(range, |range| file.covers(range), self.stopping) {
+                        Verdict::Hold => return self.held.hold(event, Arc::clone(file), range, false),
+                        Verdict::Allow => Ok(()),
+                        Verdict::Deny(errno) => Err(errno),
+                    }
+                }
+                Some(Watched::Failed(errno)) => Err(*errno),
+                Some(Watched::Released) => Ok(()),
+                None => Err(Errno::EIO),
+            },
+            Wanted::AnyFile(range) => match self.candidates() {
+                Some(files) if !self.stopping => return self.held.hold_for_any(event, files, range),
+                _ => Err(Errno::EIO),
+            },
+        };
+        self.held.answer_on_record(&event, verdict);
+    }
+
+    /// Every file that can have the bytes a reader of an unknown file wants; `None` when one never will.
+    fn candidates(&self) -> Option<Vec<Arc<dyn Guarded>>> {
+        let all = self.files.values().filter(|watched| !matches!(watched, Watched::Released));
+        all.map(|watched| match watched {
+            Watched::Guarded { file, .. } => Some(Arc::clone(file)),
+            _ => None,
+        })
+        .collect()
     }
 
     /// Judges one event.

@@ -4,6 +4,9 @@
 //! partial page, and a zip archive has its directory there. With plain sequential filling these loaders ask for
 //! all of their tensors only when the download has ended.
 
+use std::collections::BTreeMap;
+
+use super::Plan;
 use super::head::{Head, head_len};
 use crate::base::{ByteRange, FileId};
 
@@ -17,14 +20,29 @@ const TAIL: u64 = 1 << 20;
 /// What to plan before the background starts: head and end of each file, in the order given (by name). Files
 /// come with their sizes in bytes.
 #[must_use]
-pub fn default_plan(files: impl IntoIterator<Item = (FileId, u64)>) -> Vec<(FileId, ByteRange)> {
-    let mut plan = Vec::new();
+pub fn default_plan(files: impl IntoIterator<Item = (FileId, u64)>) -> Plan {
+    let mut plan = Plan::new();
     for (file, size) in files {
         let head = ByteRange::new(0, HEAD).clip(size);
         let tail = ByteRange::new(size.saturating_sub(TAIL).max(head.end()), size);
         plan.extend([head, tail].into_iter().filter(|range| !range.is_empty()).map(|range| (file, range)));
     }
     plan
+}
+
+/// The order a load begins with: of the `default` plan first what the `learned` one says nothing about, then the
+/// learned one.
+#[must_use]
+pub fn opening(default: &Plan, learned: &Plan) -> Plan {
+    let mut known: BTreeMap<FileId, Vec<ByteRange>> = BTreeMap::new();
+    for (file, range) in learned {
+        known.entry(*file).or_default().push(*range);
+    }
+    let overlaps = |a: &ByteRange, b: &ByteRange| a.start() < b.end() && b.start() < a.end();
+    let is_known = |(file, range): &&(FileId, ByteRange)| {
+        known.get(file).is_some_and(|ranges| ranges.iter().any(|other| overlaps(range, other)))
+    };
+    default.iter().filter(|piece| !is_known(piece)).chain(learned).copied().collect()
 }
 
 /// What to plan next of a file whose first bytes, `prefix`, are there: the rest of its metadata head. `None`
@@ -60,6 +78,18 @@ mod tests {
                 (FileId(3), mib(0, 4)),
                 (FileId(3), ByteRange::new(4 << 20, 9 << 19)),
             ]
+        );
+    }
+
+    #[test]
+    fn the_default_comes_first_where_nothing_was_learned() {
+        let piece = |file, start, end| (FileId(file), ByteRange::new(start, end));
+        let default = vec![piece(0, 0, 4), piece(0, 9, 10), piece(1, 0, 4), piece(1, 9, 10)];
+        let learned = vec![piece(1, 8, 10), piece(0, 3, 6), piece(0, 6, 8)];
+        assert_eq!(opening(&default, &vec![]), default);
+        assert_eq!(
+            opening(&default, &learned),
+            [piece(0, 9, 10), piece(1, 0, 4), piece(1, 8, 10), piece(0, 3, 6), piece(0, 6, 8)]
         );
     }
 

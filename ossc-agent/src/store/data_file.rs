@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::error::Error;
+use super::journal::Binding;
 use super::names::Name;
 use super::place::Directories;
 use super::ready_file::{Identity, Seal};
@@ -71,6 +72,8 @@ pub struct File {
     complete: AtomicBool,
     /// The ready file no longer says what is here.
     unrecorded: AtomicBool,
+    /// What its journal's entries agree with.
+    binding: OnceLock<Binding>,
     /// Held for reading by each write, for writing while sealing, so that none is under way then.
     writing: RwLock<()>,
     disk: Mutex<Disk>,
@@ -125,6 +128,7 @@ impl File {
             crc64,
             complete: AtomicBool::new(false),
             unrecorded: AtomicBool::new(true),
+            binding: OnceLock::new(),
             writing: RwLock::new(()),
             disk: Mutex::new(Disk { visible, replaces, sealed: None }),
             directories,
@@ -203,8 +207,14 @@ impl File {
         }
     }
 
-    /// All bytes of `block` are written and have this CRC-64/XZ: readers may see them from now on.
+    /// All bytes of `block` are written and have this CRC-64/XZ: readers may see them from now on, and so does
+    /// the next agent of this era.
     pub fn commit(&self, block: BlockIndex, crc64: u64) {
+        self.admit(block, crc64);
+        self.note_in_journal(block, crc64);
+    }
+
+    fn admit(&self, block: BlockIndex, crc64: u64) {
         if let Some(slot) = self.crcs.get(block.0 as usize) {
             slot.store(crc64, Ordering::Relaxed);
             self.ready.set(block);
@@ -249,6 +259,9 @@ impl File {
         self.complete.store(true, Ordering::Release);
         self.unrecorded.store(true, Ordering::Release);
         self.record_or_later(&disk);
+        if !self.unrecorded.load(Ordering::Acquire) {
+            self.remove_journal();
+        }
         Ok(outcome)
     }
 
@@ -266,6 +279,7 @@ impl File {
     }
 
     fn forget(&self, disk: &mut Disk) {
+        self.remove_journal();
         self.complete.store(false, Ordering::Release);
         disk.sealed = None;
         self.ready.clear();

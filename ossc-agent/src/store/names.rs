@@ -15,7 +15,7 @@ use crate::base::Object;
 
 /// Directory below the model directory where the store keeps its state, and the prefix that no object
 /// name may have.
-pub(super) const STATE_DIR: &str = ".ossc";
+pub const STATE_DIR: &str = ".ossc";
 /// Longest component of a path on every supported file system (NAME_MAX, limits.h).
 const COMPONENT_MAX: usize = 255;
 /// Longest path with its final NUL (PATH_MAX, limits.h).

@@ -6,6 +6,7 @@
 //! marks them, and `Store::publish` gives them their names.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::Store;
 use super::config::Config;
 use super::data_file::{File, Parts};
 use super::error::Error;
+use super::inherited::Inherited;
 use super::model_dir::{ModelDir, owner_mark};
 use super::names::{self, Name};
 use super::place::Directories;
@@ -43,7 +45,12 @@ struct Item {
 }
 
 /// Lays out or resumes the files of `objects`, in the boot `boot_id`.
-pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Result<Store, Error> {
+pub(super) fn open(
+    config: &Config,
+    objects: Vec<Object>,
+    inherited: Vec<OwnedFd>,
+    boot_id: &str,
+) -> Result<Store, Error> {
     let base = std::path::absolute(&config.model_dir).map_err(Error::io("find", &config.model_dir))?;
     let tree = names::check(objects, base.as_os_str().len())?;
     let total = tree.files.iter().fold(0u64, |sum, (_, object)| sum.saturating_add(object.size));
@@ -51,13 +58,13 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
 
     let mut undo = Undo::default();
     let model = ModelDir::open(&config.model_dir, &mut undo)?;
-    let device = file::device_instance(model.root()).map_err(Error::io("examine", model.path()))?;
-    let era: Arc<str> = Arc::from(format!("{boot_id} {device}"));
+    let era = era(&model, boot_id)?;
     let state = StateDir::open(&model, &mut undo)?;
     let mut records = state.records(model.path_len())?;
     for (path, reason) in &records.damaged {
         tracing::warn!(?path, reason, "ready file ignored; its file counts as not fetched");
     }
+    let mut inherited = Inherited::new(inherited, &model)?;
     let directories = Arc::new(Directories { model, state });
     let listed: HashSet<&Name> = tree.files.iter().map(|(name, _)| name).collect();
     for record in records.by_hash.values().filter(|record| !listed.contains(&record.name)) {
@@ -66,8 +73,8 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
     let mut items = Vec::with_capacity(tree.files.len());
     for (name, object) in tree.files {
         let record = records.by_hash.remove(&name.hash());
-        recover::hide_incomplete(&directories, &name, record.as_ref(), &era)?;
-        let plan = recover::plan(&directories, &name, &object, record, block_size, &era)?;
+        let wanted = recover::Wanted { name: &name, object: &object, block_size, era: &era };
+        let plan = recover::plan(&directories, &wanted, record, &inherited)?;
         // A complete file keeps the blocks it was fetched in.
         let block_size = match &plan {
             Plan::Keep { record, .. } => record.layout.block_size(),
@@ -97,7 +104,8 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
     let mut files = Vec::with_capacity(items.len());
     for (item, id) in items.into_iter().zip(0..) {
         report.count(&item.object, &item.plan);
-        files.push(Arc::new(make_file(item, FileId(id), &directories, &era, &mut undo)?));
+        let place = (&directories, &era);
+        files.push(Arc::new(make_file(item, FileId(id), place, &mut inherited, &mut undo)?));
     }
     let (kept, worthless) = recover::gone(&directories, records.by_hash, &era);
     undo.keep();
@@ -123,6 +131,28 @@ pub(super) fn open(config: &Config, objects: Vec<Object>, boot_id: &str) -> Resu
     Ok(Store { files, report, directories })
 }
 
+/// Takes every visible file of ours that is not complete out of sight, as an agent does first that takes up a
+/// model directory. For a keeper whose agent died; fails when an agent has the lock.
+pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
+    let boot_id = file::boot_id().map_err(Error::io("read", Path::new(file::BOOT_ID)))?;
+    let mut undo = Undo::default();
+    let model = ModelDir::open_existing(model_dir)?;
+    let era = era(&model, &boot_id)?;
+    let state = StateDir::open(&model, &mut undo)?;
+    undo.keep();
+    let records = state.records(model.path_len())?;
+    let directories = Directories { model, state };
+    let hide = |record: &Record| recover::hide_incomplete(&directories, &record.name, Some(record), &era);
+    // All of them, whatever happens to one.
+    records.by_hash.values().map(hide).fold(Ok(()), Result::and)
+}
+
+/// The boot and the mount in which what is in the page cache stays there.
+fn era(model: &ModelDir, boot_id: &str) -> Result<Arc<str>, Error> {
+    let device = file::device_instance(model.root()).map_err(Error::io("examine", model.path()))?;
+    Ok(Arc::from(format!("{boot_id} {device}")))
+}
+
 /// The objects that the ready files of a model directory describe, in name order; those no longer listed
 /// at the last start are left out. Fails when a ready file is damaged, because a model with a file missing
 /// is worse than none. For starting without OSS; the caller then requires each file to be complete.
@@ -139,7 +169,8 @@ pub fn recorded(model_dir: &Path) -> Result<Vec<Object>, Error> {
 
 /// Hidden data files that no plan uses.
 fn stale_data(directories: &Directories, items: &[Item]) -> Result<Vec<(String, u64)>, Error> {
-    let used = |plan: &Plan| matches!(plan, Plan::Keep { visible: false, .. } | Plan::Resume { .. });
+    let used =
+        |plan: &Plan| matches!(plan, Plan::Keep { visible: false, .. } | Plan::Resume { visible: false, .. });
     let wanted: HashSet<String> = items.iter().filter(|i| used(&i.plan)).map(|i| i.name.hash()).collect();
     let mut data = directories.state.list_data()?;
     data.retain(|(hash, _)| !wanted.contains(hash));
@@ -172,14 +203,20 @@ fn check_space(
 fn make_file(
     item: Item,
     id: FileId,
-    directories: &Arc<Directories>,
-    era: &Arc<str>,
+    (directories, era): (&Arc<Directories>, &Arc<str>),
+    inherited: &mut Inherited,
     undo: &mut Undo,
 ) -> Result<File, Error> {
     let Item { name, object, layout, plan } = item;
     let (handle, visible, replaces) = match &plan {
-        Plan::Keep { visible: true, .. } => (directories.model.open_file(&name)?, true, false),
-        Plan::Keep { .. } | Plan::Resume { .. } => (directories.state.open_data(&name)?, false, false),
+        Plan::Keep { record, visible } | Plan::Resume { record, visible, .. } => {
+            let handle = match inherited.take(record.identity.ino) {
+                Some(handle) => handle,
+                None if *visible => directories.model.open_file(&name)?,
+                None => directories.state.open_data(&name)?,
+            };
+            (handle, *visible, false)
+        }
         Plan::New { replaces, .. } => (create(directories, &name, object.size, undo)?, false, *replaces),
     };
     if !visible {

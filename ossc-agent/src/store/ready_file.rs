@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use crc_fast::{CrcAlgorithm, checksum};
 use serde::{Deserialize, Serialize};
 
+use super::journal::Binding;
 use super::names::Name;
 use crate::base::{BlockIndex, BlockSize, ETag, Layout, Object};
 
@@ -217,6 +218,18 @@ impl Record {
         };
         let blocks = (0..self.layout.block_count()).zip(self.crcs.iter().copied());
         blocks.filter(move |(block, _)| is_set(*block)).map(|(block, crc)| (BlockIndex(block), crc))
+    }
+
+    /// Adds the blocks of a journal. A complete file has no use for one.
+    pub(super) fn replay(&mut self, journal: &[u8]) {
+        let blocks = self.layout.block_count();
+        for (block, crc64) in Binding::of(self).read(journal).filter(|(block, _)| block.0 < blocks) {
+            let word = self.bits.get_mut((block.0 / u64::BITS) as usize);
+            if let (Some(word), Some(crc)) = (word, self.crcs.get_mut(block.0 as usize)) {
+                *word |= 1 << (block.0 % u64::BITS);
+                *crc = crc64;
+            }
+        }
     }
 
     /// Bytes of these blocks.

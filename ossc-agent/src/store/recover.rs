@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::error::Error;
+use super::inherited::Inherited;
 use super::names::Name;
 use super::place::Directories;
 use super::ready_file::{Identity, Record};
@@ -35,12 +36,14 @@ pub(super) enum Plan {
         /// Whether it has its visible name.
         visible: bool,
     },
-    /// An incomplete file is there, hidden.
+    /// An incomplete file is there.
     Resume {
         /// Its ready file.
         record: Record,
         /// Bytes that have no space yet.
         missing: u64,
+        /// Whether it has its visible name, behind a gate that never went.
+        visible: bool,
     },
     /// Nothing that could be used.
     New {
@@ -106,15 +109,47 @@ pub(super) fn hide_incomplete(
     }
 }
 
-/// Decides what to do for one object; `hide_incomplete` has run for its name.
+/// One object, and what a file must be like to be resumed for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Its name.
+    pub(super) name: &'a Name,
+    /// At the version listed.
+    pub(super) object: &'a Object,
+    /// How it will be divided.
+    pub(super) block_size: BlockSize,
+    /// Of now.
+    pub(super) era: &'a str,
+}
+
+impl Wanted<'_> {
+    /// Whether what the ready file says of an incomplete file is of use.
+    fn resumes(&self, record: &Record, facts: &Facts) -> bool {
+        claim(record, facts, self.era) == Claim::Partial
+            && is_same_version(record, self.object)
+            && record.layout.block_size() == self.block_size
+    }
+}
+
+/// Decides what to do for one object. What is visible, incomplete and not guarded is hidden first.
 pub(super) fn plan(
     directories: &Directories,
-    name: &Name,
-    object: &Object,
+    wanted: &Wanted<'_>,
     record: Option<Record>,
-    block_size: BlockSize,
-    era: &str,
+    inherited: &Inherited,
 ) -> Result<Plan, Error> {
+    let Wanted { name, object, era, .. } = *wanted;
+    let missing = |facts: &Facts| facts.size.saturating_sub(facts.allocated);
+    // An obstacle in the way is told of below.
+    let guarded = directories.model.find(name).ok().flatten();
+    let guarded = guarded.filter(|entry| entry.is_ours && inherited.has(entry.facts.ino));
+    let record = match (guarded, record) {
+        (Some(entry), Some(record)) if wanted.resumes(&record, &entry.facts) => {
+            return Ok(Plan::Resume { record, missing: missing(&entry.facts), visible: true });
+        }
+        (_, record) => record,
+    };
+    hide_incomplete(directories, name, record.as_ref(), era)?;
     let visible = directories.model.find(name)?;
     if visible.as_ref().is_some_and(|entry| entry.is_ours) {
         return Ok(match record {
@@ -132,8 +167,8 @@ pub(super) fn plan(
     let same = is_same_version(&record, object);
     Ok(match claim(&record, &entry.facts, era) {
         Claim::Complete if same => Plan::Keep { record, visible: false },
-        Claim::Partial if same && record.layout.block_size() == block_size => {
-            Plan::Resume { record, missing: entry.facts.size.saturating_sub(entry.facts.allocated) }
+        Claim::Partial if wanted.resumes(&record, &entry.facts) => {
+            Plan::Resume { record, missing: missing(&entry.facts), visible: false }
         }
         _ => Plan::New { replaces: false, old: None },
     })

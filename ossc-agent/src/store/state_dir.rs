@@ -1,6 +1,6 @@
 //! `MODEL_DIR/.ossc`: what the store keeps between runs, and the lock that makes it the store's alone.
 //!
-//! `ready/` has one ready file an object; `incoming/` has the data files that no reader may see. The
+//! `ready/` has one ready file an object, and a journal while it is incomplete; `incoming/` has the data files that no reader may see. The
 //! directory must be ours and closed to others, or nothing in it is believed. Ready files are replaced
 //! by rename, so that a reader of them, and the next agent, sees an old one or a new one.
 
@@ -34,6 +34,8 @@ const INCOMING: &str = "incoming";
 const READY: &str = "ready";
 /// Of a ready file that is being written.
 const UNFINISHED: &str = ".tmp";
+/// Of the journal beside a ready file.
+const JOURNAL: &str = ".journal";
 /// Longest ready file that is read: 25 million blocks, an object of OSS's 48.8 TiB limit at 2 MiB.
 const READY_FILE_MAX: u64 = 256 << 20;
 
@@ -110,8 +112,25 @@ impl StateDir {
         attempt().map_err(Error::io("write ready file", &path))
     }
 
-    /// Removes the ready file of one object, if there is one.
+    /// Appends one entry to the journal of one object. One write(2), which the kernel does not tear while it
+    /// runs; many threads may call this for the same object.
+    pub(super) fn append_journal(&self, hash: &str, entry: &[u8]) -> Result<(), Error> {
+        let name = format!("{hash}{JOURNAL}");
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW;
+        file::open_beneath(self.ready.as_fd(), Path::new(&name), flags, FILE_MODE)
+            .and_then(|mut journal| journal.write_all(entry))
+            .map_err(Error::io("write", &self.path.join(READY).join(&name)))
+    }
+
+    /// Removes the journal of one object, if there is one.
+    pub(super) fn remove_journal(&self, hash: &str) -> Result<(), Error> {
+        let name = format!("{hash}{JOURNAL}");
+        remove(&self.ready, &name).map_err(Error::io("remove", &self.path.join(READY).join(&name)))
+    }
+
+    /// Removes the ready file of one object with its journal, if there is one.
     pub(super) fn remove_record(&self, hash: &str) -> Result<(), Error> {
+        self.remove_journal(hash)?;
         remove(&self.ready, hash).map_err(Error::io("remove ready file", &self.path.join(READY).join(hash)))
     }
 
@@ -191,7 +210,7 @@ pub(super) fn peek(model: &ModelDir) -> Result<Records, Error> {
 fn read_records(ready: &File, path: &Path, base: usize) -> Result<Records, Error> {
     let mut records = Records::default();
     for hash in file_names(ready).map_err(Error::io("list", path))? {
-        if hash.ends_with(UNFINISHED) {
+        if hash.ends_with(UNFINISHED) || hash.ends_with(JOURNAL) {
             continue;
         }
         match read_record(ready, &hash, base) {
@@ -204,18 +223,30 @@ fn read_records(ready: &File, path: &Path, base: usize) -> Result<Records, Error
     Ok(records)
 }
 
-/// One ready file, or why it says nothing.
+/// One ready file with its journal, or why it says nothing.
 fn read_record(ready: &File, hash: &str, base: usize) -> Result<Record, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let file = file::open_beneath(ready.as_fd(), Path::new(hash), flags, Mode::empty())?;
-        let mut bytes = Vec::new();
-        file.take(READY_FILE_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| error.to_string())?;
-    let record = Record::decode(&bytes, base).map_err(|error| error.to_string())?;
-    if record.name.hash() == hash { Ok(record) } else { Err("it is about another file".to_owned()) }
+    let bytes = read_whole(ready, hash).map_err(|error| error.to_string())?;
+    let mut record = Record::decode(&bytes, base).map_err(|error| error.to_string())?;
+    if record.name.hash() != hash {
+        return Err("it is about another file".to_owned());
+    }
+    if record.sealed.is_none() {
+        match read_whole(ready, &format!("{hash}{JOURNAL}")) {
+            Ok(journal) => record.replay(&journal),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Then its blocks are fetched again.
+            Err(error) => tracing::warn!(hash, %error, "a journal could not be read"),
+        }
+    }
+    Ok(record)
+}
+
+fn read_whole(ready: &File, name: &str) -> io::Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = file::open_beneath(ready.as_fd(), Path::new(name), flags, Mode::empty())?;
+    let mut bytes = Vec::new();
+    file.take(READY_FILE_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Opens a directory below `parent`, making it if need be.

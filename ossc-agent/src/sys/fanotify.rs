@@ -12,13 +12,16 @@
 mod record;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
 pub use record::{Malformed, Span};
 use record::{RANGE_RECORD_LEN, Records};
+
+use super::shared::{Memory, WORD};
 
 /// `FAN_PRE_ACCESS` of include/uapi/linux/fanotify.h (Linux 6.14); not in libc yet.
 const FAN_PRE_ACCESS: u64 = 0x0010_0000;
@@ -28,6 +31,8 @@ const FAN_ERRNO_SHIFT: u32 = 24;
 const FAN_ERRNO_MASK: u32 = 0xff;
 /// Most events taken with one read(2): enough to share its cost, and 3 KiB of buffer.
 pub const BATCH: usize = 64;
+/// Bytes of a buffer for that many.
+pub const BATCH_BYTES: usize = BATCH * RANGE_RECORD_LEN;
 
 /// What a mark asks to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +89,12 @@ impl Group {
         Ok(Self { fd })
     }
 
+    /// A group that another process made, by a duplicate of its descriptor.
+    #[must_use]
+    pub fn inherited(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
     /// Decides over readers of the inode behind `file` from now on. Descriptors that were open before raise
     /// no `PreAccess` events: whether a file is watched is settled at open(2) (`file_set_fsnotify_mode`).
     pub fn mark(&self, mark: Mark, file: BorrowedFd<'_>) -> io::Result<()> {
@@ -116,14 +127,14 @@ impl Group {
             Mark::PreAccess => RANGE_RECORD_LEN,
             Mark::Open => record::METADATA_LEN,
         };
-        let len = (most.clamp(1, BATCH) * record).min(buffer.0.len());
-        let filled = nix::unistd::read(&self.fd, &mut buffer.0[..len])?;
-        Ok(Batch { records: Records::new(&buffer.0[..filled.min(len)]) })
+        let len = (most.clamp(1, BATCH) * record).min(BATCH_BYTES);
+        let filled = buffer.fill(&self.fd, len)?.min(len);
+        Ok(Batch { records: Records::new(&buffer.bytes[..filled]) })
     }
 
     /// Lets the reader go on. `NotFound` when nobody waits for this answer.
     pub fn allow(&self, event: &Event) -> io::Result<()> {
-        self.respond(event, libc::FAN_ALLOW)
+        self.respond(event.fd.as_raw_fd(), libc::FAN_ALLOW)
     }
 
     /// Fails the reader's call, with `errno` where the kernel can say it.
@@ -131,24 +142,31 @@ impl Group {
     /// Linux >= 6.14 accepts EPERM, EIO, EBUSY, ETXTBSY, EAGAIN, ENOSPC and EDQUOT
     /// (`process_access_response`); others become EIO, and older kernels give EPERM for all.
     pub fn deny(&self, event: &Event, errno: Errno) -> io::Result<()> {
+        self.deny_number(event.fd.as_raw_fd(), errno)
+    }
+
+    /// The same for an event by its number alone: the descriptor that the process which took it had for it.
+    /// The kernel compares nothing else (`process_access_response`), so the number must not be that of a
+    /// younger event. `NotFound` when nobody waits for this number.
+    pub fn deny_number(&self, number: RawFd, errno: Errno) -> io::Result<()> {
         let with = |errno: Errno| {
             let code = (errno as i32).cast_unsigned() & FAN_ERRNO_MASK;
-            self.respond(event, libc::FAN_DENY | (code << FAN_ERRNO_SHIFT))
+            self.respond(number, libc::FAN_DENY | (code << FAN_ERRNO_SHIFT))
         };
         let refused = |error: &io::Error| error.kind() == io::ErrorKind::InvalidInput;
         match with(errno) {
             Err(error) if refused(&error) => match with(Errno::EIO) {
-                Err(error) if refused(&error) => self.respond(event, libc::FAN_DENY),
+                Err(error) if refused(&error) => self.respond(number, libc::FAN_DENY),
                 answered => answered,
             },
             answered => answered,
         }
     }
 
-    fn respond(&self, event: &Event, response: u32) -> io::Result<()> {
+    fn respond(&self, number: RawFd, response: u32) -> io::Result<()> {
         // struct fanotify_response: s32 fd, u32 response. The kernel takes one a write.
         let mut bytes = [0; 8];
-        bytes[..4].copy_from_slice(&event.fd.as_raw_fd().to_ne_bytes());
+        bytes[..4].copy_from_slice(&number.to_ne_bytes());
         bytes[4..].copy_from_slice(&response.to_ne_bytes());
         nix::unistd::write(&self.fd, &bytes)?;
         Ok(())
@@ -177,15 +195,57 @@ pub fn map_briefly(file: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<
     Ok(())
 }
 
-/// Room for one batch of records.
+/// Room for one batch of records, of this process alone or where a later process finds them.
+///
+/// The kernel writes a record before it counts the event as taken (`fanotify_read`), so of those in shared
+/// memory none is lost, whenever this process is killed. They stay there until `settle`.
 #[derive(Debug)]
-pub struct Buffer(Box<[u8]>);
+pub struct Buffer {
+    bytes: Box<[u8]>,
+    inbox: Option<Inbox>,
+}
+
+/// Where in shared memory the kernel puts records.
+#[derive(Debug)]
+struct Inbox {
+    memory: Arc<Memory>,
+    at: usize,
+    /// Words that hold records now.
+    used: usize,
+}
 
 impl Buffer {
     /// An empty buffer.
     #[must_use]
     pub fn new() -> Self {
-        Self(vec![0; BATCH * RANGE_RECORD_LEN].into_boxed_slice())
+        Self { bytes: vec![0; BATCH_BYTES].into_boxed_slice(), inbox: None }
+    }
+
+    /// An empty buffer whose records pass through [`BATCH_BYTES`] of `memory` from word `at` on.
+    #[must_use]
+    pub fn shared(memory: Arc<Memory>, at: usize) -> Self {
+        Self { inbox: Some(Inbox { memory, at, used: 0 }), ..Self::new() }
+    }
+
+    /// Every event of the batch has its answer, or is on record elsewhere: to be called before the next read.
+    pub fn settle(&mut self) {
+        if let Some(inbox) = &mut self.inbox {
+            for word in 0..std::mem::take(&mut inbox.used) {
+                inbox.memory.store(inbox.at + word, 0);
+            }
+        }
+    }
+
+    fn fill(&mut self, from: &OwnedFd, len: usize) -> io::Result<usize> {
+        let Some(inbox) = &mut self.inbox else {
+            return Ok(nix::unistd::read(from, &mut self.bytes[..len])?);
+        };
+        let filled = inbox.memory.read_into(from.as_fd(), inbox.at, len)?.min(len);
+        inbox.used = filled.div_ceil(WORD);
+        for (word, bytes) in self.bytes.as_chunks_mut::<WORD>().0.iter_mut().take(inbox.used).enumerate() {
+            *bytes = inbox.memory.load(inbox.at + word).to_ne_bytes();
+        }
+        Ok(filled)
     }
 }
 
@@ -193,6 +253,26 @@ impl Default for Buffer {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// An event that a process took and may not have answered, as its record in shared memory tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The number it is answered by.
+    pub number: RawFd,
+    /// As in [`Event`].
+    pub pid: u32,
+    /// As in [`Event`].
+    pub span: Option<Span>,
+}
+
+/// The events that a buffer over these words of `memory` had taken and not settled when its process ended.
+#[must_use]
+pub fn unsettled(memory: &Memory, at: usize) -> Vec<Taken> {
+    let bytes: Vec<u8> =
+        (0..BATCH_BYTES / WORD).flat_map(|word| memory.load(at + word).to_ne_bytes()).collect();
+    let records = Records::new(&bytes).map_while(Result::ok);
+    records.map(|record| Taken { number: record.fd, pid: record.pid, span: record.span }).collect()
 }
 
 /// The events of one read. To be used up: the descriptors of events not taken out would stay open.

@@ -5,23 +5,49 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Most descriptors the agent ever has open: the kernel's own default limit (`fs.nr_open`), and the number of
+/// places in the record of unanswered events, which are counted by descriptor.
+pub const MOST_OPEN_FILES: usize = 1 << 20;
 
 /// The soft limit of open descriptors before it was raised.
 static SOFT_AT_START: OnceLock<u64> = OnceLock::new();
 
-/// Raises the soft limit of open descriptors (`RLIMIT_NOFILE`) to the hard limit and returns it. Every held
-/// reader costs the agent one descriptor, every file and connection another; the usual soft limit of 1024
-/// is there for programs that use select(2), which the agent does not.
+/// Raises the soft limit of open descriptors (`RLIMIT_NOFILE`) to the hard limit, or to [`MOST_OPEN_FILES`], and
+/// returns it. Every held reader costs the agent one descriptor, every file and connection another; the usual
+/// soft limit of 1024 is there for programs that use select(2), which the agent does not.
 pub fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     SOFT_AT_START.get_or_init(|| soft);
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let limit = hard.min(MOST_OPEN_FILES as u64);
+    if soft != limit {
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
     }
-    Ok(hard)
+    Ok(limit)
+}
+
+/// Lets these signals pass without effect, for good.
+pub fn ignore(signals: &[Signal]) -> io::Result<()> {
+    for which in signals {
+        // SAFETY: no handler is installed, the signal is only ignored.
+        let outcome: Result<_, Errno> = unsafe { signal(*which, SigHandler::SigIgn) };
+        outcome?;
+    }
+    Ok(())
+}
+
+/// A duplicate of a descriptor with the lowest free number that is not below `least`.
+pub fn duplicate_from(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(least))?;
+    // SAFETY: the call succeeded, so `number` is a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Gives the soft limit back that [`raise_open_files`] found, for a program about to be started: one that
@@ -39,6 +65,14 @@ pub fn restore_open_files() -> io::Result<()> {
 pub fn open_files() -> io::Result<usize> {
     // The listing itself has one open while it counts.
     Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+/// The parent of a process; 0 for the first one of the pid namespace (proc_pid_status(5)).
+pub fn parent(pid: u32) -> io::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let missing = || io::Error::other(format!("/proc/{pid}/status shows no PPid"));
+    parent.and_then(|parent| parent.trim().parse().ok()).ok_or_else(missing)
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`, so that what the gate saw and what
@@ -63,8 +97,16 @@ mod tests {
     #[test]
     fn open_files_can_reach_the_hard_limit() {
         let limit = raise_open_files().unwrap();
-        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (limit, limit));
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!((soft, limit), (limit, hard.min(MOST_OPEN_FILES as u64)));
         assert!((open_files().unwrap() as u64) < limit);
+    }
+
+    #[test]
+    fn a_process_has_a_parent() {
+        assert_eq!(parent(std::process::id()).unwrap(), std::os::unix::process::parent_id());
+        assert_eq!(parent(1).unwrap(), 0);
+        assert!(parent(u32::MAX).is_err());
     }
 
     #[test]

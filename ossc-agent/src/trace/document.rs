@@ -51,8 +51,7 @@ impl Scene {
 
     /// The short name of a file.
     pub(super) fn name(&self, file: FileId) -> &str {
-        let place = usize::try_from(file.0).unwrap_or(usize::MAX);
-        self.names.get(place).map_or("?", String::as_str)
+        self.names.get(file.index()).map_or("?", String::as_str)
     }
 }
 

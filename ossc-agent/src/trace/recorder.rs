@@ -64,8 +64,7 @@ impl Recorder {
 
     /// Takes an access as the probes tell it.
     pub(super) fn record(&mut self, access: Access) {
-        let place = usize::try_from(access.file.0).unwrap_or(usize::MAX);
-        let Some((size, counts)) = self.files.get_mut(place) else { return };
+        let Some((size, counts)) = self.files.get_mut(access.file.index()) else { return };
         let at_ns = access.at_ns.saturating_sub(self.start_ns);
         let access = Access { range: access.range.clip(*size), at_ns, ..access };
         self.accesses += 1;

@@ -5,9 +5,12 @@
 //! Start with `readers`, the promise that the others only add to.
 
 mod command;
+mod crash_storm;
 mod demand_first;
 mod errors;
 mod failure;
+mod keeper;
+mod learned_order;
 mod memory;
 mod once;
 mod reader_itself;

@@ -1,5 +1,5 @@
-//! What a reader of the figures must know of the machine: processor, memory, kernel, file system and
-//! date. Nothing that names the machine, its user or its directories.
+//! What a reader of the figures must know of the machine: processor, memory, kernel, file system, date,
+//! and how busy it was with other work. Nothing that names the machine, its user or its directories.
 
 use std::fs;
 use std::path::Path;
@@ -11,16 +11,19 @@ use jiff::Timestamp;
 
 use crate::cmd;
 
-/// A Markdown list; `directory` is where the files were written.
+/// A Markdown list; `directory` is where the files will be written. To be called before the first run.
 pub(super) fn describe(directory: &Path) -> Result<String> {
     let processor = field("/proc/cpuinfo", "model name")?;
     let threads = thread::available_parallelism().context("cannot count processors")?;
     let memory = field("/proc/meminfo", "MemTotal")?;
     let kernel =
         fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
+    let load = fs::read_to_string("/proc/loadavg").context("cannot read the load average")?;
+    let load = load.split(' ').next().unwrap_or("unknown");
     let file_system = cmd::output(Command::new("findmnt").args(["-no", "FSTYPE", "-T"]).arg(directory))?;
     Ok(format!(
         "- processor: {processor}, {threads} hardware threads\n- memory: {memory}\n- kernel: Linux {}\n- file system: {}\n\
+         - load average before the first run: {load} (near 0 on an idle machine; other work disturbs every figure)\n\
          - date: {}\n",
         kernel.trim(),
         file_system.trim(),

@@ -19,6 +19,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("oss", 2),
     ("bpf", 2),
     ("order", 2),
+    ("keeper", 3),
     ("peer", 3),
     ("fetch", 4),
     ("gate", 5),

@@ -53,6 +53,21 @@ fn demand_beats_planned_beats_background() {
 }
 
 #[test]
+fn what_is_ahead_of_readers_comes_before_the_plan_and_is_replaced() {
+    let mut lanes = lanes(1, &[9, 4]);
+    lanes.want(FileId(0), 0..9, Lane::Planned);
+    lanes.plan_ahead([(FileId(1), 0..2), (FileId(0), 7..8)]);
+    let now = Instant::now();
+    assert_eq!(lanes.take(BLOCK, now).unwrap(), (Extent { file: FileId(1), blocks: 0..1 }, Lane::Planned));
+    lanes.plan_ahead([(FileId(9), 0..1), (FileId(1), 3..77), (FileId(0), 5..6)]);
+    lanes.want(FileId(0), 8..9, Lane::Demand);
+    assert_eq!(
+        take_all(&mut lanes, FAR),
+        ["demand 0:8..9", "planned 1:3..4", "planned 0:5..6", "planned 0:0..5", "planned 0:6..8"]
+    );
+}
+
+#[test]
 fn a_mapping_is_served_from_its_start_and_small_reads_overtake_it() {
     let mut lanes = lanes(4, &[40, 40, 4]);
     lanes.want(FileId(0), 0..40, Lane::Demand);
@@ -185,6 +200,7 @@ fn demands_are_dropped_by_file() {
 enum Step {
     Demand(u32, u32, u32),
     Plan(u32, u32, u32),
+    Ahead(Vec<(u32, u32, u32)>),
     Background,
     Take(u64),
     /// The n-th extent in flight arrives, or is lost.
@@ -197,6 +213,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         2 => range().prop_map(|(file, start, len)| Step::Demand(file, start, len)),
         1 => range().prop_map(|(file, start, len)| Step::Plan(file, start, len)),
+        1 => prop::collection::vec(range(), 0..4).prop_map(Step::Ahead),
         1 => Just(Step::Background),
         6 => (0..12u64).prop_map(|blocks| Step::Take(blocks * BLOCK)),
         5 => (0..8usize).prop_map(Step::Arrive),
@@ -261,6 +278,9 @@ proptest! {
                     }
                     lanes.want(FileId(file), range, if demand { Lane::Demand } else { Lane::Planned });
                 }
+                Step::Ahead(ranges) => lanes.plan_ahead(
+                    ranges.into_iter().map(|(file, start, len)| (FileId(file), start..start + len)),
+                ),
                 Step::Background => lanes.start_background(),
                 Step::Take(reach) => flying.extend(take(&mut lanes, &mut naive, reach)),
                 Step::Arrive(at) if at < flying.len() => {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,8 +18,10 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::base::{Access, BlockSize, ByteRange, FileId, Layout};
-use crate::gate::{Capacity, Demand, Gate, Guarded, Mode, Reply, probe};
+use crate::gate::{Capacity, Demand, Gate, Guarded, Mode, Ranges, Reply, new_group, probe};
+use crate::keeper::{Pending, Record, Wanted};
 use crate::store::Inode;
+use crate::sys::fanotify::{Buffer, Event, Group, Mark};
 
 /// A disk file system that takes pre-content marks.
 pub(super) const DISK: &str = "/var/tmp";
@@ -134,14 +136,65 @@ impl Scene {
     }
 
     pub(super) fn with(root: &str, mode: Mode, capacity: usize) -> Self {
+        let (dir, file) = Self::file_on(root);
+        let kernel = (new_group().unwrap(), Record::create().unwrap());
+        Self::over(dir, file, mode, capacity, kernel, Vec::new())
+    }
+
+    fn file_on(root: &str) -> (TempDir, Arc<TestFile>) {
         let dir = tempfile::tempdir_in(root).unwrap();
         let file = TestFile::create(dir.path().join("model.gguf"), root == DISK).unwrap();
-        let file = Arc::new(file);
+        (dir, Arc::new(file))
+    }
+
+    /// A gate that goes on after an agent which died with three readers of `range` held: one on record with its
+    /// file, one without, and one whose number something else has.
+    pub(super) fn inherited(range: ByteRange) -> (Self, [Reader; 3]) {
+        let (dir, file) = Self::file_on(DISK);
+        let (group, record) = (new_group().unwrap(), Record::create().unwrap());
+        group.mark(Mark::PreAccess, file.fd()).unwrap();
+        let mut buffer = Buffer::new();
+        let mut next = || {
+            let reader = dd(&file.path, range);
+            loop {
+                let batch = group.read(Mark::PreAccess, 1, &mut buffer);
+                if let Some(event) = batch.ok().and_then(|mut batch| batch.next()) {
+                    return (reader, event.unwrap());
+                }
+                thread::yield_now();
+            }
+        };
+        let (known, unknown, unplaced) = (next(), next(), next());
+        let pending = |event: Event, wanted| {
+            let (number, pid) = (event.fd.as_raw_fd(), event.pid);
+            Pending { number, pid, wanted, place: Some(event.fd) }
+        };
+        // Its descriptor stays open as that of something else.
+        let number = unplaced.1.fd.into_raw_fd();
+        let place = None;
+        let all = vec![
+            pending(known.1, Wanted::File(file.inode, range)),
+            pending(unknown.1, Wanted::AnyFile(range)),
+            Pending { number, pid: unplaced.1.pid, wanted: Wanted::AnyFile(range), place },
+        ];
+        let mode = Mode::PreContent { ranges: Ranges::Exact };
+        (Self::over(dir, file, mode, 1000, (group, record), all), [known.0, unknown.0, unplaced.0])
+    }
+
+    fn over(
+        dir: TempDir,
+        file: Arc<TestFile>,
+        mode: Mode,
+        capacity: usize,
+        kernel: (Group, Record),
+        pending: Vec<Pending>,
+    ) -> Self {
         let (ask, demands) = mpsc::channel();
         let (seen, accesses) = mpsc::channel();
         let observer = move |access| seen.send(access).unwrap_or_default();
-        let gate = Gate::start(mode, Capacity::new(capacity), Ask(ask), observer).unwrap();
+        let gate = Gate::start(mode, Capacity::new(capacity), kernel, Ask(ask), observer).unwrap();
         gate.protect(Arc::clone(&file) as Arc<dyn Guarded>).unwrap();
+        gate.begin(pending);
         Self { file, gate, demands, accesses, dir }
     }
 
@@ -163,14 +216,16 @@ impl Scene {
 
     /// A child that reads `range`, given in whole pages, with one read(2) and prints it.
     pub(super) fn dd(&self, range: ByteRange) -> Reader {
-        const PAGE: u64 = 4096;
-        let (skip, bytes) = (range.start() / PAGE, range.len());
-        // `exec`, so that the child is the reader and a signal reaches it.
-        self.shell(&format!(
-            "exec dd if=\"$1\" bs={bytes} count=1 iflag=skip_bytes skip={} status=none",
-            skip * PAGE
-        ))
+        dd(&self.file.path, range)
     }
+}
+
+fn dd(path: &Path, range: ByteRange) -> Reader {
+    const PAGE: u64 = 4096;
+    let (skip, bytes) = (range.start() / PAGE * PAGE, range.len());
+    // `exec`, so that the child is the reader and a signal reaches it.
+    let line = format!("exec dd if=\"$1\" bs={bytes} count=1 iflag=skip_bytes skip={skip} status=none");
+    Reader::start(Command::new("sh").args(["-c", &line, "sh"]).arg(path))
 }
 
 /// A child process; killed and reaped when dropped.

@@ -7,8 +7,9 @@
 use std::sync::atomic::Ordering;
 
 use super::{Disk, File};
-use crate::base::Object;
+use crate::base::{BlockIndex, Object};
 use crate::store::error::Error;
+use crate::store::journal::Binding;
 use crate::store::ready_file::{Record, Seal};
 use crate::sys::file;
 
@@ -20,7 +21,7 @@ impl File {
             return self.hide_incomplete();
         }
         for (block, crc) in record.ready_blocks() {
-            self.commit(block, crc);
+            self.admit(block, crc);
         }
         if let Some(crc64) = record.object.crc64 {
             self.note_crc64(crc64);
@@ -136,6 +137,22 @@ impl File {
             self.unrecorded.store(true, Ordering::Release);
         }
         outcome
+    }
+
+    /// Tells the next agent of a committed block, in case this one is killed before the ready file says so.
+    pub(super) fn note_in_journal(&self, block: BlockIndex, crc64: u64) {
+        let binding = self.binding.get_or_init(|| Binding::of(&self.record(None)));
+        let entry = binding.entry(block, crc64);
+        if let Err(error) = self.directories.state.append_journal(&self.name.hash(), &entry) {
+            tracing::debug!(%error, "a block is not in the journal; the ready file will have it");
+        }
+    }
+
+    /// Its entries are in the ready file, or void.
+    pub(super) fn remove_journal(&self) {
+        if let Err(error) = self.directories.state.remove_journal(&self.name.hash()) {
+            tracing::warn!(%error, "a journal that is not needed any more stays");
+        }
     }
 
     /// What is known now. Bits are read before checksums, which were stored before their bits.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::super::{Report, Sealed, Tally, recorded};
+use super::super::{Error, Report, Sealed, Store, Tally, hide_incomplete, recorded};
 use super::scratch::{
     B, BOOT, KINDS, Kind, Scratch, blocks, complete, fill, fill_block, object, ready_blocks_are_right,
     version, whole,
@@ -124,10 +124,9 @@ fn an_incomplete_file_is_hidden_after_stop_and_crash_and_goes_on() {
             assert!(!file.path().exists());
             assert_eq!(file.inode(), inode);
             assert!(ready_blocks_are_right(file));
-            assert_eq!(file.ready().is_ready(BlockIndex(0)), clean, "known only if it was persisted");
+            assert!(file.ready().is_ready(BlockIndex(0)), "known though it was not persisted");
             assert!(file.ready().is_ready(BlockIndex(2)) && !file.ready().is_full());
-            let bytes = if clean { 2 * B } else { B };
-            assert_eq!(store.report().resumed, Tally { files: 1, bytes });
+            assert_eq!(store.report().resumed, Tally { files: 1, bytes: 2 * B });
             store.publish(FileId(0)).unwrap();
             assert_eq!(file.path().metadata().unwrap().modified().unwrap(), objects[0].modified);
             complete(file);
@@ -385,4 +384,57 @@ fn ten_thousand_files() {
     let store = scratch.open(&objects);
     let tallies = (store.report().complete.files, store.report().resumed.files);
     assert_eq!(tallies, (5000, 5000));
+}
+
+#[test]
+fn files_whose_readers_were_held_stay_visible_and_are_used_as_they_were_open() {
+    for kind in KINDS {
+        let scratch = Scratch::new(kind);
+        let objects = [blocks("a", 3), blocks("b", 3), blocks("c", 3), blocks("d", 3)];
+        let store = scratch.open(&objects);
+        for file in &store.files()[..3] {
+            store.publish(file.id()).unwrap();
+            fill_block(file, 1);
+        }
+        complete(&store.files()[2]);
+        let inodes: Vec<_> = store.files().iter().map(|file| file.inode()).collect();
+        let held = || store.files().iter().map(|file| file.fd().try_clone_to_owned().unwrap()).collect();
+        let (kept, changed): (Vec<_>, Vec<_>) = (held(), held());
+        drop(store);
+
+        let store = scratch.take_over(&objects, kept);
+        let visible: Vec<_> = store.files().iter().map(|file| file.path().exists()).collect();
+        assert_eq!(visible, [true, true, true, false], "{kind:?}");
+        assert_eq!(store.files().iter().map(|file| file.inode()).collect::<Vec<_>>(), inodes);
+        assert_eq!(store.report().resumed, Tally { files: 3, bytes: 2 * B });
+        assert!(store.files()[2].is_complete());
+        complete(&store.files()[0]);
+        assert!(ready_blocks_are_right(&store.files()[0]));
+        drop(store);
+
+        // What cannot be resumed is not left where readers come.
+        let new_version = [version(&objects[0], "two"), version(&objects[1], "two")];
+        let store = scratch.take_over(&new_version, changed);
+        assert!(scratch.path("a").exists(), "the complete old version stays until the new one is published");
+        assert!(!scratch.path("b").exists());
+        assert!(
+            store.files().iter().all(|file| !inodes.contains(&file.inode()) && file.ready().count() == 0)
+        );
+    }
+}
+
+#[test]
+fn a_dead_agents_incomplete_files_can_be_hidden_by_another_process() {
+    let scratch = Scratch::new(Kind::Disk);
+    let objects = [blocks("d/a", 2), blocks("b", 2)];
+    let store = Store::open(&scratch.config, objects.to_vec()).unwrap();
+    for file in store.files() {
+        store.publish(file.id()).unwrap();
+    }
+    complete(&store.files()[1]);
+    let busy = hide_incomplete(&scratch.config.model_dir);
+    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+    drop(store);
+    hide_incomplete(&scratch.config.model_dir).unwrap();
+    assert_eq!((scratch.path("d/a").exists(), scratch.path("b").exists()), (true, false));
 }

@@ -117,11 +117,13 @@ fn run(kind: Kind, steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Commit(block) if !model.sealed => {
                 fill_block(&store.files()[0], block);
                 model.ready.insert(block);
+                model.recorded.insert(block);
             }
             Step::Commit(_) => {}
             Step::Fill => {
                 fill(&store.files()[0]);
                 model.ready.extend(0..BLOCKS);
+                model.recorded.extend(0..BLOCKS);
             }
             Step::Persist => {
                 store.persist().unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
-use super::super::{Config, Error, File, Store};
+use super::super::{Config, Error, File, Store, open};
 use crate::base::{BlockIndex, BlockSize, ByteRange, ETag, Object};
 
 pub(super) const B: u64 = 2 << 20;
@@ -63,6 +64,11 @@ impl Scratch {
 
     pub(super) fn try_open(&self, boot_id: &str, objects: &[Object]) -> Result<Store, Error> {
         Store::open_in_boot(&self.config, objects.to_vec(), boot_id)
+    }
+
+    /// With files that a keeper held.
+    pub(super) fn take_over(&self, objects: &[Object], held: Vec<OwnedFd>) -> Store {
+        open::open(&self.config, objects.to_vec(), held, BOOT).unwrap()
     }
 
     /// Every path below the outer directory, relative, and what regular files contain if they are short.

@@ -1,0 +1,193 @@
+//! Gate and keeper of a load: started together before the first file is visible, or taken over together from
+//! an agent that died.
+//!
+//! The keeper has its copies before the gate marks anything, so there is no moment in which a file is visible
+//! and only this process holds its readers.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::Error;
+use super::learn::Learner;
+use crate::config::{Config, LogFormat, LogLevel};
+use crate::fetch::Fetcher;
+use crate::gate::{self, Capacity, Gate, Guarded};
+use crate::keeper::{self, Inherited, Keeper, Record};
+use crate::store::{File, Inode, Store};
+
+/// What holds readers.
+pub(super) struct Guard {
+    gate: Gate,
+    keeper: Keeper,
+    /// Told when the keeper has ended.
+    ended: Arc<Notify>,
+    /// Takes SIGIO, whose default action would end the agent (`Keeper::release_unused_strays`).
+    _sigio: Signal,
+}
+
+impl Guard {
+    /// Guards every file that is not complete; `None` when none is and nobody waits.
+    pub(super) fn start(
+        config: &Config,
+        store: &Store,
+        fetcher: &Fetcher,
+        learner: &Arc<Learner>,
+        inherited: Option<Inherited>,
+    ) -> Result<Option<Self>, Error> {
+        let is_needed = store.files().iter().any(|file| !file.is_complete()) && !is_switched_off(config);
+        if inherited.is_none() && !is_needed {
+            return Ok(None);
+        }
+        let mode = gate::probe(&config.store.model_dir)?;
+        tracing::info!(%mode, "gate chosen");
+        let files = incomplete(store);
+        let (group, record, keeper, pending, strays) = match inherited {
+            None => {
+                let group = gate::new_group()?;
+                let record = Record::create().map_err(keeper::Error::Record)?;
+                let keeper = Keeper::start(settings(config), (group.as_fd(), record.as_fd()), &files)?;
+                (group, record, keeper, Vec::new(), Vec::new())
+            }
+            Some(inherited) => {
+                let Inherited { socket, group, record, files: held, pending } = inherited;
+                let strays = strays(store, held);
+                let inodes = strays.iter().map(|(inode, _)| *inode).collect();
+                tracing::info!(held = pending.len(), "readers taken over from an agent that died");
+                let fds = (group.as_fd(), record.as_fd());
+                let keeper = Keeper::adopt(settings(config), socket, fds, &files, strays)?;
+                (group, record, keeper, pending, inodes)
+            }
+        };
+        let learner = Arc::clone(learner);
+        let observer = move |access| learner.gate_saw(access);
+        let gate = Gate::start(mode, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
+        for file in store.files() {
+            if file.is_complete() {
+                // An agent that died may have left the mark of a file it had completed.
+                gate.release(&**file);
+            } else {
+                gate.protect(Arc::clone(file) as Arc<dyn Guarded>)?;
+            }
+        }
+        strays.into_iter().for_each(|inode| gate.refuse(inode));
+        gate.begin(pending);
+        let ended = watch(&keeper)?;
+        let sigio =
+            signal(SignalKind::io()).map_err(|source| Error::System { what: "receive SIGIO", source })?;
+        Ok(Some(Self { gate, keeper, ended, _sigio: sigio }))
+    }
+
+    /// The gate.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// A file is complete.
+    pub(super) fn release(&self, file: &File) {
+        self.gate.release(file);
+        self.keeper.release(file.inode());
+    }
+
+    /// Returns when the keeper has ended. Cancel safe.
+    pub(super) async fn keeper_ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Starts another keeper.
+    pub(super) fn replace_keeper(&mut self, store: &Store) -> Result<(), Error> {
+        self.keeper.replace(&incomplete(store))?;
+        self.ended = watch(&self.keeper)?;
+        Ok(())
+    }
+
+    /// Looks after what changes slowly; to be called every few seconds.
+    pub(super) fn tidy(&mut self) {
+        self.keeper.release_unused_strays();
+    }
+
+    /// Has `keeper_ended` return again, after a replacement that failed.
+    pub(super) fn retry_keeper(&self) {
+        self.ended.notify_one();
+    }
+
+    /// Fails who waits, and leaves the rest to the keeper. The files that are not complete are hidden.
+    pub(super) fn stop(self, store: &Store) {
+        let complete = store.files().iter().all(|file| file.is_complete());
+        drop(self.gate);
+        self.keeper.say_goodbye(complete);
+    }
+}
+
+fn incomplete(store: &Store) -> Vec<BorrowedFd<'_>> {
+    store.files().iter().filter(|file| !file.is_complete()).map(|file| file.fd()).collect()
+}
+
+/// Those of the inherited files that are none of the store's: another version of the model.
+fn strays(store: &Store, inherited: Vec<(Inode, OwnedFd)>) -> Vec<(Inode, OwnedFd)> {
+    inherited
+        .into_iter()
+        .filter(|(inode, _)| store.files().iter().all(|file| file.inode() != *inode))
+        .collect()
+}
+
+fn settings(config: &Config) -> keeper::Settings {
+    let mut arguments: Vec<OsString> = vec!["--model-dir".into(), absolute(&config.store.model_dir).into()];
+    let level = match config.log.level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    };
+    let format = match config.log.format {
+        LogFormat::Human => "human",
+        LogFormat::Json => "json",
+    };
+    arguments.extend(["--log-level", level, "--log-format", format].map(OsString::from));
+    if let Some(path) = &config.log.path {
+        arguments.extend(["--log-path".into(), absolute(path).into()]);
+    }
+    let (model_dir, deadline) = (config.store.model_dir.clone(), config.takeover_deadline);
+    keeper::Settings { model_dir, deadline, arguments }
+}
+
+/// The keeper works in another directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Told when the keeper has ended. A thread waits for that: tokio has no safe way to poll such a socket.
+fn watch(keeper: &Keeper) -> Result<Arc<Notify>, Error> {
+    let watch = || -> io::Result<Arc<Notify>> {
+        let socket = keeper.socket().try_clone_to_owned()?;
+        let ended = Arc::new(Notify::new());
+        let told = Arc::clone(&ended);
+        std::thread::Builder::new().name("ossc-keeper".into()).spawn(move || {
+            let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            while let Err(Errno::EINTR | Errno::EAGAIN) = poll(&mut fds, PollTimeout::NONE) {}
+            told.notify_one();
+        })?;
+        Ok(ended)
+    };
+    watch().map_err(|source| Error::System { what: "watch the keeper", source })
+}
+
+/// Whether readers are let at the holes, for the tests that must see the difference.
+#[cfg(debug_assertions)]
+fn is_switched_off(config: &Config) -> bool {
+    config.gate_off
+}
+
+/// Never in a release build.
+#[cfg(not(debug_assertions))]
+fn is_switched_off(_config: &Config) -> bool {
+    false
+}

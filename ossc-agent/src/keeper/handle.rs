@@ -1,0 +1,183 @@
+//! The agent's side of its keeper: starts one or takes one over, tells it what is complete, says goodbye.
+//!
+//! Driven by `agent`. While it lives the keeper holds what it was given; when it ends the socket says so
+//! ([`Keeper::socket`] becomes readable) and the agent replaces it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::error::Error;
+use super::inherit::PATIENCE;
+use super::wire::{self, Message, Received};
+use super::{ARGUMENT, place};
+use crate::store::Inode;
+use crate::sys::{lease, rights};
+
+/// This program, also when its file was replaced by another version since.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// How keepers of this agent are started.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whose files.
+    pub model_dir: PathBuf,
+    /// How long readers wait for another agent.
+    pub deadline: Duration,
+    /// What follows [`ARGUMENT`] on the command line.
+    pub arguments: Vec<OsString>,
+}
+
+/// A living keeper.
+#[derive(Debug)]
+pub struct Keeper {
+    settings: Settings,
+    socket: OwnedFd,
+    group: OwnedFd,
+    record: OwnedFd,
+    /// Files of an earlier agent that this one does not fill.
+    strays: Vec<(Inode, OwnedFd)>,
+    /// Not ours when it was taken over.
+    child: Option<Child>,
+}
+
+impl Keeper {
+    /// Starts a keeper for the readers of these files, none of which is protected yet.
+    pub fn start(
+        settings: Settings,
+        (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+        files: &[BorrowedFd<'_>],
+    ) -> Result<Self, Error> {
+        let (socket, child) = spawn(&settings)?;
+        Self::meet(settings, socket, Some(child), (group, record), files)
+    }
+
+    /// Gives everything to a new keeper at the other end of this socket.
+    pub(super) fn meet(
+        settings: Settings,
+        socket: OwnedFd,
+        child: Option<Child>,
+        (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+        files: &[BorrowedFd<'_>],
+    ) -> Result<Self, Error> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::Start);
+        let (group, record) = (own(group)?, own(record)?);
+        let keeper = Self { settings, socket, group, record, strays: Vec::new(), child };
+        keeper.introduce(files)?;
+        Ok(keeper)
+    }
+
+    /// Makes the keeper that gave `socket` ours, and tells it of all files that are not complete now. `strays`
+    /// are those of the files it gave that are not among them.
+    pub fn adopt(
+        settings: Settings,
+        socket: OwnedFd,
+        (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+        files: &[BorrowedFd<'_>],
+        strays: Vec<(Inode, OwnedFd)>,
+    ) -> Result<Self, Error> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::Start);
+        let keeper = Self { group: own(group)?, record: own(record)?, settings, socket, strays, child: None };
+        let adopt = Message::Adopt(keeper.settings.deadline);
+        keeper.say(adopt, &[])?;
+        keeper.hand_over(files)?;
+        Ok(keeper)
+    }
+
+    /// Starts another one after it has ended.
+    pub fn replace(&mut self, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        if let Some(mut child) = self.child.take() {
+            match child.try_wait() {
+                Ok(Some(status)) => tracing::warn!(%status, "the keeper has ended"),
+                // It has closed its socket, so it is as good as gone.
+                Ok(None) => self.child = Some(child),
+                Err(error) => tracing::warn!(%error, "the keeper's status is lost"),
+            }
+        }
+        let (socket, child) = spawn(&self.settings)?;
+        self.socket = socket;
+        self.child = Some(child);
+        self.introduce(files)
+    }
+
+    /// Readable when the keeper has ended.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// A file is complete. Never blocks.
+    pub fn release(&self, inode: Inode) {
+        if let Err(error) = wire::send(self.socket.as_fd(), Message::Release(inode), &[], false) {
+            // It then takes the file for one that is not complete, which is the safe side.
+            tracing::debug!(%error, "the keeper was not told of a complete file");
+        }
+    }
+
+    /// Lets go of files of an earlier version that nobody has open any more, so that their space is free again.
+    /// SIGIO must not end this process: it comes when somebody opens one in this very moment.
+    pub fn release_unused_strays(&mut self) {
+        let unused =
+            |(_, fd): &mut (Inode, OwnedFd)| matches!(lease::is_open_elsewhere(fd.as_fd()), Ok(false));
+        let unused: Vec<_> = self.strays.extract_if(.., unused).collect();
+        unused.iter().for_each(|(inode, _)| self.release(*inode));
+    }
+
+    /// The agent is about to exit: nobody is held any more, and what is not complete is hidden.
+    pub fn say_goodbye(self, complete: bool) {
+        if complete && let Err(error) = place::forget(&self.settings.model_dir) {
+            tracing::debug!(%error, "the keeper's socket stays");
+        }
+        if let Err(error) = self.say(Message::Goodbye, &[]) {
+            tracing::error!(%error, "the keeper has ended, too: programs that have incomplete files open will see holes");
+        }
+    }
+
+    fn introduce(&self, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        let model_dir = &self.settings.model_dir;
+        let listener = place::listen(model_dir).map_err(Error::talk("listen for", model_dir))?;
+        let all = [self.group.as_fd(), self.record.as_fd(), listener.as_fd()];
+        self.say(Message::Start(self.settings.deadline), &all)?;
+        self.hand_over(files)
+    }
+
+    fn hand_over(&self, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        let model_dir = &self.settings.model_dir;
+        let talk = |what| Error::talk(what, model_dir);
+        rights::set_patience(self.socket.as_fd(), PATIENCE).map_err(talk("set up the connection to"))?;
+        let files: Vec<_> =
+            self.strays.iter().map(|(_, fd)| fd.as_fd()).chain(files.iter().copied()).collect();
+        wire::send_all(self.socket.as_fd(), Message::Hold, &files).map_err(talk("speak to"))?;
+        self.say(Message::Sync, &[])?;
+        match wire::receive(self.socket.as_fd()).map_err(talk("hear"))? {
+            Received::Message(Message::Ready, _) => Ok(()),
+            _ => Err(Error::Answer { model_dir: model_dir.clone() }),
+        }
+    }
+
+    fn say(&self, message: Message, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        wire::send(self.socket.as_fd(), message, fds, true)
+            .map_err(Error::talk("speak to", &self.settings.model_dir))
+    }
+}
+
+/// A new keeper that knows nothing yet, with its socket as standard input.
+fn spawn(settings: &Settings) -> Result<(OwnedFd, Child), Error> {
+    let spawn = || -> io::Result<(OwnedFd, Child)> {
+        let (socket, theirs) = rights::pair()?;
+        let child = Command::new(OWN_PROGRAM)
+            .arg(ARGUMENT)
+            .args(&settings.arguments)
+            // It needs nothing of it, and secrets may be in it.
+            .env_clear()
+            .current_dir("/")
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok((socket, child))
+    };
+    spawn().map_err(Error::Start)
+}
