@@ -8,7 +8,7 @@ use super::coalesce::Line;
 use super::files::Traced;
 use super::summary::Summary;
 use super::threads::{Thread, Threads};
-use super::{Format, json, text};
+use super::{Format, html, json, perfetto, text};
 use crate::base::{AccessKind, FileId};
 
 /// What lines refer to.
@@ -40,7 +40,8 @@ pub(super) fn of(format: Format) -> Box<dyn Document> {
     match format {
         Format::Text => Box::new(text::Text),
         Format::Json => Box::new(json::Json),
-        Format::Perfetto | Format::Html => Box::new(text::Text),
+        Format::Perfetto => Box::new(perfetto::Perfetto::default()),
+        Format::Html => Box::new(html::Html::new()),
     }
 }
 

@@ -158,8 +158,9 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(3);
         assert_eq!(order(Read, 4096, (0..50).map(|_| random.u64(0..1 << 40))), Order::Random);
         // Random blocks of 4 MiB, each read in pieces of 128 KiB.
-        let blocks = (0..1600_u64).map(|n| (n / 32 * 7919 % 1000) * 4 * MIB + n % 32 * (MIB / 8));
-        assert_eq!(order(Read, MIB / 8, blocks.clone()), Order::Random);
+        let blocks: Vec<_> = (0..50).map(|_| random.u64(0..1000) * 4 * MIB).collect();
+        let pieces = (0..1600).map(|n| blocks[n / 32] + n as u64 % 32 * (MIB / 8));
+        assert_eq!(order(Read, MIB / 8, pieces), Order::Random);
         // A fault may skip what fault-around has mapped; a read that skips has jumped.
         assert_eq!(order(Fault, 4096, (0..50).map(|n| n * 65536)), Order::Sequential);
         assert_eq!(order(Read, 4096, (0..50).map(|n| n * 65536)), Order::Strided { stride: 65536 });

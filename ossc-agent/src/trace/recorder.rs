@@ -4,9 +4,11 @@
 //! Lines that nobody takes in time are bounded in number: beyond that they are left out and counted, so that
 //! a slow reader of the output costs detail, never memory or the summary.
 
+use std::collections::BTreeSet;
+
 use super::coalesce::{Coalescer, Line};
 use super::files::Traced;
-use super::summary::{FileCounts, FileSummary};
+use super::summary::{FileCounts, Summary};
 use super::threads::{Thread, Threads};
 use crate::base::Access;
 
@@ -16,8 +18,8 @@ const WAITING_MAX: usize = 1 << 20;
 /// Everything known of the accesses so far.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    /// `CLOCK_MONOTONIC` when the trace began.
-    start_ns: u64,
+    /// `CLOCK_MONOTONIC` when the trace began, if it has.
+    start_ns: Option<u64>,
     files: Vec<(u64, FileCounts)>,
     threads: Threads,
     /// Threads since the last batch.
@@ -37,21 +39,11 @@ pub(super) struct Batch {
     pub(super) lines: Vec<Line>,
 }
 
-/// What the recorder counted.
-#[derive(Debug)]
-pub(super) struct Counts {
-    pub(super) files: Vec<FileSummary>,
-    pub(super) processes: usize,
-    pub(super) threads: usize,
-    pub(super) accesses: u64,
-    pub(super) accesses_left_out: u64,
-}
-
 impl Recorder {
     /// For these files; `look_up` tells the names of a process and thread.
-    pub(super) fn new(files: &[Traced], start_ns: u64, look_up: fn(u32, u32) -> Thread) -> Self {
+    pub(super) fn new(files: &[Traced], look_up: fn(u32, u32) -> Thread) -> Self {
         Self {
-            start_ns,
+            start_ns: None,
             files: files.iter().map(|file| (file.size, FileCounts::new(file.size))).collect(),
             threads: Threads::new(),
             new_threads: Vec::new(),
@@ -64,8 +56,9 @@ impl Recorder {
 
     /// Takes an access as the probes tell it.
     pub(super) fn record(&mut self, access: Access) {
+        let Some(start_ns) = self.start_ns else { return };
         let Some((size, counts)) = self.files.get_mut(access.file.index()) else { return };
-        let at_ns = access.at_ns.saturating_sub(self.start_ns);
+        let at_ns = access.at_ns.saturating_sub(start_ns);
         let access = Access { range: access.range.clip(*size), at_ns, ..access };
         self.accesses += 1;
         counts.count(&access);
@@ -84,7 +77,7 @@ impl Recorder {
 
     /// What can be told at this `CLOCK_MONOTONIC` time.
     pub(super) fn take(&mut self, now_ns: u64) -> Batch {
-        let lines = self.coalescer.take(now_ns.saturating_sub(self.start_ns));
+        let lines = self.coalescer.take(now_ns.saturating_sub(self.start_ns.unwrap_or(now_ns)));
         Batch { threads: std::mem::take(&mut self.new_threads), lines }
     }
 
@@ -94,15 +87,23 @@ impl Recorder {
         Batch { threads: std::mem::take(&mut self.new_threads), lines }
     }
 
-    /// The counts so far.
-    pub(super) fn counts(&self) -> Counts {
-        let pids: std::collections::BTreeSet<_> = self.threads.values().map(|thread| thread.pid).collect();
-        Counts {
+    /// The trace begins at this `CLOCK_MONOTONIC` time; what came before is not taken.
+    pub(super) fn begin(&mut self, start_ns: u64) {
+        self.start_ns = Some(start_ns);
+    }
+
+    /// The counts so far; the probes know the rest.
+    pub(super) fn summary(&self) -> Summary {
+        let pids: BTreeSet<_> = self.threads.values().map(|thread| thread.pid).collect();
+        Summary {
+            duration_ns: 0,
             files: self.files.iter().map(|(_, counts)| counts.summary()).collect(),
             processes: pids.len(),
             threads: self.threads.len(),
             accesses: self.accesses,
+            dropped: 0,
             accesses_left_out: self.left_out,
+            blind_spots: Vec::new(),
         }
     }
 }
@@ -119,7 +120,8 @@ mod tests {
     #[test]
     fn accesses_are_clipped_counted_and_told() {
         let files = [Traced { path: "a".into(), size: 100 }];
-        let mut recorder = Recorder::new(&files, 1000, nobody);
+        let mut recorder = Recorder::new(&files, nobody);
+        recorder.begin(1000);
         let access = |file, start, end, at_ns| Access {
             file: FileId(file),
             range: ByteRange::new(start, end),
@@ -138,7 +140,7 @@ mod tests {
         assert_eq!((line.range, line.count), (ByteRange::new(0, 100), 3));
         assert_eq!((line.first_ns, line.last_ns), (10, 30));
         assert_eq!(batch.threads, [nobody(7, 8)]);
-        let counts = recorder.counts();
+        let counts = recorder.summary();
         assert_eq!((counts.accesses, counts.processes, counts.threads), (3, 1, 1));
         assert_eq!((counts.files[0].touched, counts.files[0].reads), (100, 3));
         assert_eq!(recorder.take(2000).lines, []);

@@ -48,10 +48,11 @@ async fn trace<'a>(
         None => None,
     };
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
-    let start_ns = monotonic_ns();
-    let started = jiff::Timestamp::now().to_string();
-    let recorder = Arc::new(Mutex::new(Recorder::new(&files, start_ns, threads::look_up)));
+    let recorder = Arc::new(Mutex::new(Recorder::new(&files, threads::look_up)));
     let probes = start_probes(config, &files, &recorder)?;
+    // Attaching the programs took the kernel some hundred milliseconds that belong to nobody's trace.
+    let (start_ns, started) = (monotonic_ns(), jiff::Timestamp::now().to_string());
+    lock(&recorder).begin(start_ns);
     let blind_spots = blind_spots(&probes);
     let mut writer = Writer {
         document: document::of(config.format),
@@ -84,17 +85,7 @@ async fn trace<'a>(
         writer.write(&lock(&recorder).finish())?;
         Ok(stop)
     });
-    let counts = lock(&recorder).counts();
-    let summary = Summary {
-        duration_ns,
-        files: counts.files,
-        processes: counts.processes,
-        threads: counts.threads,
-        accesses: counts.accesses,
-        dropped,
-        accesses_left_out: counts.accesses_left_out,
-        blind_spots,
-    };
+    let summary = Summary { duration_ns, dropped, blind_spots, ..lock(&recorder).summary() };
     let stop = watched.and_then(|stop| writer.end(&summary).map(|()| stop));
     let scene = writer.scene;
     let stop = match stop {

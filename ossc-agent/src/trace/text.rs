@@ -99,23 +99,28 @@ fn write_file(name: &str, file: &FileSummary, out: &mut dyn Write) -> io::Result
     let threads = counted(file.threads as u64, "thread", "threads");
     let processes = counted(file.processes as u64, "process", "processes");
     writeln!(out, "  from     {threads} of {processes}")?;
+    writeln!(out, "  order    {}", order(file))?;
+    let (first, last) = (first_ns.unwrap_or(0), last_ns.unwrap_or(0));
+    writeln!(out, "  when     from {} s to {} s", seconds(first), seconds(last))
+}
+
+/// The order as people say it.
+pub(super) fn order(file: &FileSummary) -> String {
     let across = if file.across_threads { " across threads" } else { "" };
     let runs = counted(file.runs, "run", "runs");
     match file.order {
-        Order::None => {}
-        Order::Sequential => writeln!(out, "  order    sequential{across}, {runs}")?,
+        Order::None => "nothing read or faulted in".to_owned(),
+        Order::Sequential => format!("sequential{across}, {runs}"),
         Order::Random => {
-            let mean = (file.read_bytes.saturating_add(file.fault_bytes)).checked_div(file.runs).unwrap_or(0);
-            writeln!(out, "  order    random, {runs} of {} on average", Bytes(mean))?;
+            let bytes = file.read_bytes.saturating_add(file.fault_bytes);
+            format!("random, {runs} of {} on average", Bytes(bytes.checked_div(file.runs).unwrap_or(0)))
         }
         Order::Strided { stride } => {
             let length = Bytes(u64::try_from(stride.unsigned_abs()).unwrap_or(u64::MAX));
             let back = if stride < 0 { " backwards" } else { "" };
-            writeln!(out, "  order    strides of {length}{back}{across}, {runs}")?;
+            format!("strides of {length}{back}{across}, {runs}")
         }
     }
-    let (first, last) = (first_ns.unwrap_or(0), last_ns.unwrap_or(0));
-    writeln!(out, "  when     from {} s to {} s", seconds(first), seconds(last))
 }
 
 /// What is not in the trace and why.
