@@ -6,7 +6,6 @@
 //! sequence of a stop is its mirror: incomplete files lose their name first, then the readers that wait are
 //! told, then the keeper gets its goodbye.
 
-mod command;
 mod error;
 mod family;
 mod guard;
@@ -15,7 +14,6 @@ mod learn;
 mod load;
 mod observe;
 mod prepare;
-mod signals;
 
 pub use error::Error;
 

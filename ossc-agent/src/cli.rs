@@ -4,6 +4,7 @@
 mod exit;
 mod logging;
 mod plan;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -33,6 +34,8 @@ struct Cli {
 /// What else the program can do than load.
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Show which bytes of files are read or mapped, by whom and in which order
+    Trace(trace::Trace),
     /// Show, export, import or forget the orders in which models are read
     Plan(plan::Plan),
 }
@@ -62,8 +65,10 @@ pub fn run() -> Exit {
         Ok(cli) => cli,
         Err(error) => return exit::of_clap(&error),
     };
-    if let Some(Task::Plan(plan)) = cli.task {
-        return plan.run();
+    match cli.task {
+        Some(Task::Plan(plan)) => return plan.run(),
+        Some(Task::Trace(trace)) => return trace.run(),
+        None => {}
     }
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {
         Ok(config) => config,
@@ -113,7 +118,10 @@ mod tests {
         assert!(parse("").unwrap().task.is_none());
         assert!(parse("plan show --json").unwrap().task.is_some());
         assert!(parse("plan forget --state-dir /s --all").unwrap().task.is_some());
-        for wrong in ["plan", "plan forget", "--pid 7 plan show", "show", "help"] {
+        assert!(parse("trace --path /m --format html --output f -- cat /m/x").unwrap().task.is_some());
+        for wrong in
+            ["plan", "plan forget", "--pid 7 plan show", "show", "help", "trace", "trace --path x cat"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

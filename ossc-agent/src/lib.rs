@@ -16,9 +16,10 @@ pub mod keeper;
 pub mod fetch;
 // Floor 5: readers.
 pub mod gate;
-// Floor 6: what the user says and sees.
+// Floor 6: what the user says and sees; trace is a program of its own on the probes.
 pub mod config;
 pub mod status;
+pub mod trace;
 // Floor 7: wiring.
 pub mod agent;
 // Floor 8: the door.

@@ -2,11 +2,13 @@
 //! with `unsafe`; one operation a block, each with its SAFETY line.
 #![expect(unsafe_code, reason = "the one place where the agent talks to the kernel without a safe wrapper")]
 
+pub mod command;
 pub mod fanotify;
 pub mod file;
 pub mod lease;
 pub mod process;
 pub mod rights;
 pub mod shared;
+pub mod signals;
 pub mod socket;
 pub mod spawn;

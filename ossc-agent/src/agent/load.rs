@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::command::Command;
 use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
 use super::learn::Learner;
 use super::prepare::Prepared;
-use super::signals::{Caught, Signals};
 use super::{Error, Outcome};
 use crate::base::{Bytes, FileId};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
+use crate::sys::command::Command;
+use crate::sys::signals::{Caught, Signals};
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
@@ -78,9 +78,10 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
     let mut command = match command {
         Ok(command) => command,
-        Err(error) => {
+        Err(source) => {
             load.stop().await?;
-            return Err(error);
+            let program = config.command.first().map(|word| word.to_string_lossy().into_owned());
+            return Err(Error::Command { program: program.unwrap_or_default(), source });
         }
     };
     load.say_if_complete();

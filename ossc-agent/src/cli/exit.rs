@@ -5,6 +5,7 @@ use std::process::{ExitCode, Termination};
 
 use crate::agent::{Error, Outcome};
 use crate::oss;
+use crate::trace;
 
 /// What `--help` says of exit statuses.
 pub(super) const HELP: &str = "\
@@ -46,6 +47,15 @@ impl From<Outcome> for Exit {
     }
 }
 
+impl From<trace::Outcome> for Exit {
+    fn from(outcome: trace::Outcome) -> Self {
+        match outcome {
+            trace::Outcome::Ended => Self(0),
+            trace::Outcome::CommandExited(status) => Self(status),
+        }
+    }
+}
+
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         ExitCode::from(self.0)
@@ -73,6 +83,17 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         Error::Command { .. } => 127,
         Error::Fetch(_) | Error::Keeper(_) | Error::System { .. } => 1,
         Error::Log { .. } | Error::StateDir { .. } => 2,
+    })
+}
+
+/// Says why a trace failed, on standard error, where its log goes too.
+pub(super) fn of_trace(error: &trace::Error) -> Exit {
+    eprintln!("ossc-agent: {}", chain(error));
+    Exit(match error {
+        trace::Error::Command { .. } => 127,
+        error if error.is_unsupported() => 5,
+        error if error.is_usage() => 2,
+        _ => 1,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Starts a program that is held before its first instruction, so that the probes can be told of it in
-//! time, and that has the limit of open descriptors this process was started with. Driven by `agent::command`; a program that cannot be executed gives the usual error of a spawn.
+//! time, and that has the limit of open descriptors this process was started with. Driven by
+//! `command`; a program that cannot be executed gives the usual error of a spawn.
 
 use std::io::{self, Read, Write, pipe};
 use std::os::unix::process::CommandExt;

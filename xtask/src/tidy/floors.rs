@@ -25,6 +25,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("gate", 5),
     ("config", 6),
     ("status", 6),
+    ("trace", 6),
     ("agent", 7),
     ("cli", 8),
     // The door has a sill: main.rs only calls cli, and nothing can call main.

@@ -1,4 +1,5 @@
-//! Signals as events of the loop: which end the agent, which go on to the command.
+//! Signals as events of a loop: which end the agent, which go on to the command. Driven by the loops of
+//! `agent` and `trace`.
 
 use std::io;
 
@@ -6,12 +7,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A signal the agent acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Caught(pub(super) nix::sys::signal::Signal);
+pub struct Caught(pub nix::sys::signal::Signal);
 
-/// Receives the signals of [`KINDS`].
-pub(super) struct Signals([(nix::sys::signal::Signal, Signal); KINDS.len()]);
+/// Receives what a service manager, a terminal or a person sends to end, reload or poke a program.
+#[derive(Debug)]
+pub struct Signals([(nix::sys::signal::Signal, Signal); KINDS.len()]);
 
-/// What a service manager, a terminal or a person sends to end, reload or poke a program.
+/// What [`Signals`] receives.
 const KINDS: [nix::sys::signal::Signal; 6] = {
     use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
     [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2]
@@ -19,7 +21,7 @@ const KINDS: [nix::sys::signal::Signal; 6] = {
 
 impl Signals {
     /// Takes the signals over from their default action.
-    pub(super) fn take() -> io::Result<Self> {
+    pub fn take() -> io::Result<Self> {
         let take = |kind: nix::sys::signal::Signal| {
             Ok::<_, io::Error>((kind, signal(SignalKind::from_raw(kind as i32))?))
         };
@@ -28,7 +30,7 @@ impl Signals {
     }
 
     /// The next signal. Cancel safe.
-    pub(super) async fn next(&mut self) -> Caught {
+    pub async fn next(&mut self) -> Caught {
         std::future::poll_fn(|context| {
             for (kind, signal) in &mut self.0 {
                 if signal.poll_recv(context).is_ready() {
@@ -43,7 +45,7 @@ impl Signals {
 
 impl Caught {
     /// Whether it asks the agent itself to end.
-    pub(super) fn ends_agent(self) -> bool {
+    pub fn ends_agent(self) -> bool {
         use nix::sys::signal::Signal::{SIGINT, SIGQUIT, SIGTERM};
         matches!(self.0, SIGTERM | SIGINT | SIGQUIT)
     }

@@ -1,5 +1,6 @@
-//! The program given behind `--`: started once the files are visible, held before its first instruction
-//! until the probes watch it, sent the agent's signals, and waited for.
+//! The program given behind `--`: held before its first instruction until the probes watch it, sent the
+//! agent's signals, and waited for. Driven by `agent`, which starts it once the files are visible, and by
+//! `trace`. That it cannot be started is the caller's error to tell.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -10,43 +11,41 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-use super::Error;
-use crate::sys;
+use super::spawn::spawn_held;
 
 /// Added to the signal's number in the status of a program that a signal ended, as shells do.
 const SIGNALLED: i32 = 128;
 
 /// The running program.
-pub(super) struct Command {
+#[derive(Debug)]
+pub struct Command {
     pid: Pid,
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
 }
 
 impl Command {
-    /// Starts the program; `watch` is called with its pid before it runs.
-    pub(super) fn start(words: &[OsString], watch: impl FnOnce(u32) + Send) -> Result<Option<Self>, Error> {
+    /// Starts the program that `words` name, if any; `watch` is called with its pid before it runs.
+    ///
+    /// # Errors
+    /// Those of [`spawn_held`], and of starting a thread.
+    pub fn start(words: &[OsString], watch: impl FnOnce(u32) + Send) -> io::Result<Option<Self>> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
-        let fail = |source| Error::Command { program: program.to_string_lossy().into_owned(), source };
         let mut command = std::process::Command::new(program);
         command.args(arguments);
-        let mut child = sys::spawn::spawn_held(&mut command, watch).map_err(fail)?;
-        let pid =
-            Pid::from_raw(i32::try_from(child.id()).map_err(|_| fail(io::ErrorKind::InvalidData.into()))?);
+        let mut child = spawn_held(&mut command, watch)?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?);
         tracing::info!(program = %program.to_string_lossy(), pid = pid.as_raw(), "command started");
         let (sender, ended) = oneshot::channel();
         // A thread rather than tokio's process support: the child is spawned by `sys`, held.
-        std::thread::Builder::new()
-            .name("ossc-command".into())
-            .spawn(move || {
-                // The receiver is gone only when the agent is ending anyway.
-                drop(sender.send(child.wait()));
-            })
-            .map_err(fail)?;
+        std::thread::Builder::new().name("ossc-command".into()).spawn(move || {
+            // The receiver is gone only when the agent is ending anyway.
+            drop(sender.send(child.wait()));
+        })?;
         Ok(Some(Self { pid, ended }))
     }
 
     /// Waits for its end; the status as a shell would give it.
-    pub(super) async fn ended(&mut self) -> u8 {
+    pub async fn ended(&mut self) -> u8 {
         let status = match (&mut self.ended).await {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => {
@@ -62,7 +61,7 @@ impl Command {
 
     /// Passes a signal on. A SIGINT typed at a terminal reaches the command by itself, being in the same
     /// foreground process group.
-    pub(super) fn forward(&self, signal: Signal) {
+    pub fn forward(&self, signal: Signal) {
         if signal == Signal::SIGINT && io::stdin().is_terminal() {
             return;
         }
