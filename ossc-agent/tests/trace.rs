@@ -2,6 +2,7 @@
 //! root, eBPF, tracefs and a Python, as the tests of `bpf` do.
 //!
 //! Nothing sleeps: a reader that has to wait does so on a pipe, and the trace of a COMMAND ends with it.
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests fail the test too")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -27,7 +28,7 @@ impl Model {
         let folder = tempfile::Builder::new().prefix("ossc-trace-").tempdir_in(parent).unwrap();
         for name in ["a.gguf", "b.gguf"] {
             let mut file = File::create(folder.path().join(name)).unwrap();
-            let piece = vec![7; MIB as usize];
+            let piece = [7].repeat(1 << 20);
             (0..SIZE / MIB).for_each(|_| file.write_all(&piece).unwrap());
         }
         Self(folder)

@@ -135,8 +135,10 @@ mod tests {
         Access { file: FileId(0), range: ByteRange::new(start, end), kind, pid: 1, tid, at_ns: at_ms * MS }
     }
 
-    /// Thread, range and count of each line.
-    fn lines(accesses: &[Access]) -> Vec<(u32, u64, u64, u64)> {
+    /// Thread, range and count of a line.
+    type Short = (u32, u64, u64, u64);
+
+    fn lines(accesses: &[Access]) -> Vec<Short> {
         let mut coalescer = Coalescer::default();
         accesses.iter().for_each(|access| coalescer.push(access));
         let lines = coalescer.finish();
@@ -148,7 +150,7 @@ mod tests {
     fn what_goes_on_is_one_line() {
         use AccessKind::{Fault, Map, Open, Read};
         let read = |at, start, end| access(at, 1, Read, start, end);
-        let cases: [(&str, Vec<Access>, Vec<(u32, u64, u64, u64)>); 8] = [
+        let cases: [(&str, Vec<Access>, Vec<Short>); 8] = [
             ("adjacent", vec![read(0, 0, 10), read(1, 10, 20), read(2, 20, 30)], vec![(1, 0, 30, 3)]),
             ("again", vec![read(0, 0, 10), read(1, 0, 10)], vec![(1, 0, 10, 2)]),
             ("overlapping", vec![read(0, 0, 10), read(1, 5, 20)], vec![(1, 0, 20, 2)]),

@@ -55,7 +55,7 @@ impl Perfetto {
 impl Document for Perfetto {
     fn begin(&mut self, scene: &Scene, out: &mut dyn Write) -> io::Result<()> {
         let about = json!({ "started": scene.started, "clock": "seconds since the start of the trace" });
-        write!(out, "{{\"displayTimeUnit\":\"ms\",\"otherData\":{about},\"traceEvents\":[\n")
+        writeln!(out, "{{\"displayTimeUnit\":\"ms\",\"otherData\":{about},\"traceEvents\":[")
     }
 
     fn thread(&mut self, thread: &Thread, out: &mut dyn Write) -> io::Result<()> {
@@ -107,7 +107,7 @@ impl Document for Perfetto {
 
     fn end(&mut self, _scene: &Scene, summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         let lost = json!({"dropped": summary.dropped, "accesses_left_out": summary.accesses_left_out});
-        write!(out, "\n],\"metadata\":{lost}}}\n")
+        writeln!(out, "\n],\"metadata\":{lost}}}")
     }
 }
 
