@@ -1,4 +1,5 @@
-//! What can end a trace before it has begun, or lose its document. `cli` turns it into an exit status.
+//! What can end a trace before it has begun, or lose its document. `cli` turns it into an exit status. What a
+//! kernel merely does not show is no error but a line of the summary; only one that shows nothing at all is.
 
 use std::io;
 use std::path::PathBuf;

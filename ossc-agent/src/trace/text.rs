@@ -1,4 +1,6 @@
-//! The trace for people: a line an access as it happens, and a summary per file at the end.
+//! The trace for people: a line an access as it happens, and a summary per file at the end. Its words may change
+//! at any time; programs read the JSON. The summary is also what standard output gets when the document, of
+//! whatever format, goes to a file.
 
 use std::io::{self, Write};
 
