@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use failure::Failure;
@@ -47,7 +48,7 @@ const MAX_THREADS: u32 = 16;
 /// Connections a thread by default: enough to fill a link whose connections are slow, few enough that a demand's
 /// connection has a fair share of it.
 const CONNECTIONS_PER_THREAD: u32 = 8;
-/// Most connections by default. Each has a buffer of 1 MiB, and the agent is to stay below 128 MiB.
+/// Most connections by default. Each has a buffer of up to 1 MiB, and the agent is to stay below 128 MiB.
 const MAX_CONNECTIONS: u32 = 96;
 /// Most bytes of one request by default: at this size requests a second are no cost, and a broken one is
 /// resumed anyway.
@@ -154,7 +155,8 @@ impl Fetcher {
             }
         }
         let queue = Queue::new(lanes, full);
-        let shared = Arc::new(Shared { store, queue, events, retry, max_extent: config.max_extent });
+        let turns = store.files().iter().map(|_| Mutex::new(())).collect();
+        let shared = Arc::new(Shared { store, queue, turns, events, retry, max_extent: config.max_extent });
         let threads =
             Threads::start(&shared, connect, config.threads.get(), config.connections_per_thread.get())?;
         Ok(Self { shared, threads: Arc::new(threads) })

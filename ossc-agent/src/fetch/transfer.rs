@@ -4,15 +4,18 @@
 //! block begun goes on. `worker` decides whether there is a next try.
 
 use crc_fast::{CrcAlgorithm, Digest};
+use tokio::sync::Mutex;
 
 use super::queue::{Flow, Queue};
 use super::source::{Body, Fault, Remedy, Source};
 use crate::base::{BlockIndex, ByteRange, Extent, Layout};
 use crate::store::{self, File};
 
-/// Most bytes taken from a connection at once: enough that system calls do not count, small enough to be still
-/// in the processor's cache when they are written and summed.
-const SLICE: u64 = 1 << 20;
+/// Most bytes taken from a connection at once: enough that system calls do not count, small enough that the
+/// slices of all connections of a thread are still in the processor's cache when they are written and summed.
+/// With 8 connections on two processors, recv + pwrite alone moved 2.7 GB/s in pieces of this size and 1.6 GB/s
+/// in pieces of 1 MiB (the floor of `cargo xtask bench`).
+const SLICE: u64 = 256 << 10;
 
 /// Why a try ended early.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ struct ShortBody {
 
 pub(super) struct Transfer<'a> {
     file: &'a File,
+    /// Whose turn it is to write to the file. The kernel lets one writer at a time into a file anyway
+    /// (`inode_lock` in `ext4_buffered_write_iter`, `xfs_file_buffered_write`, `btrfs_buffered_write`) and
+    /// lets the others spin; here the thread serves its other connections meanwhile.
+    turn: &'a Mutex<()>,
     queue: &'a Queue,
     layout: Layout,
     /// Blocks that are not published yet.
@@ -49,11 +56,11 @@ pub(super) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(file: &'a File, queue: &'a Queue, extent: Extent) -> Self {
+    pub(super) fn new(file: &'a File, turn: &'a Mutex<()>, queue: &'a Queue, extent: Extent) -> Self {
         let layout = file.layout();
         let range = layout.range_of_blocks(extent.blocks.clone());
         let digest = Digest::new(CrcAlgorithm::Crc64Xz);
-        Self { file, queue, layout, left: extent, position: range.start(), end: range.end(), digest }
+        Self { file, turn, queue, layout, left: extent, position: range.start(), end: range.end(), digest }
     }
 
     /// Fetches what is left. Ok with `Stop` when the file or the whole load is given up meanwhile.
@@ -69,16 +76,19 @@ impl<'a> Transfer<'a> {
                 let cause = ShortBody { at: self.position, missing: wanted }.into();
                 return Err(Fault { remedy: Remedy::TryAgain, cause }.into());
             };
-            if self.accept(bytes)? == Flow::Stop {
+            {
+                let _turn = self.turn.lock().await;
+                self.file.write_at(self.position, bytes).map_err(Trouble::Write)?;
+            }
+            if self.accept(bytes) == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }
         Ok(Flow::Continue)
     }
 
-    /// Writes and sums what arrived, and publishes each block it completes.
-    fn accept(&mut self, mut bytes: &[u8]) -> Result<Flow, Trouble> {
-        self.file.write_at(self.position, bytes).map_err(Trouble::Write)?;
+    /// Sums what was written, and publishes each block it completes.
+    fn accept(&mut self, mut bytes: &[u8]) -> Flow {
         while !bytes.is_empty() {
             let block = BlockIndex(self.left.blocks.start);
             let block_end = self.layout.range_of(block).end();
@@ -92,11 +102,11 @@ impl<'a> Transfer<'a> {
                 self.digest.reset();
                 self.left.blocks.start += 1;
                 if self.queue.block_ready(self.left.file, block) == Flow::Stop {
-                    return Ok(Flow::Stop);
+                    return Flow::Stop;
                 }
             }
         }
-        Ok(Flow::Continue)
+        Flow::Continue
     }
 
     /// Blocks that are not published yet.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use super::Event;
@@ -26,6 +26,8 @@ use crate::store::{File, Sealed, Store};
 pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) queue: Queue,
+    /// For each file, whose turn it is to write to it.
+    pub(super) turns: Vec<Mutex<()>>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) retry: Policy,
     /// Most bytes of one request.
@@ -66,7 +68,8 @@ impl<S: Source> Connection<S> {
         let shared = Arc::clone(&self.shared);
         let Some(file) = shared.store.file(extent.file) else { return };
         let range = file.layout().range_of_blocks(extent.blocks.clone());
-        let mut transfer = Transfer::new(file, &shared.queue, extent);
+        let Some(turn) = shared.turns.get(extent.file.index()) else { return };
+        let mut transfer = Transfer::new(file, turn, &shared.queue, extent);
         let mut retry = Retry::new(shared.retry);
         loop {
             let (began, from, blocks) = (Instant::now(), transfer.position(), transfer.left().blocks.len());
