@@ -1,6 +1,7 @@
 //! The door: parses the command line, sets up logging, runs the agent and turns its outcome into an exit
 //! status. Thin on purpose: every decision is in `config` or `agent`.
 
+mod doctor;
 mod exit;
 mod logging;
 mod plan;
@@ -36,6 +37,8 @@ struct Cli {
 enum Task {
     /// Show which bytes of files are read or mapped, by whom and in which order
     Trace(trace::Trace),
+    /// Examine this machine, the way to OSS and the model for what a load needs
+    Doctor(Box<doctor::Doctor>),
     /// Show, export, import or forget the orders in which models are read
     Plan(plan::Plan),
 }
@@ -66,6 +69,7 @@ pub fn run() -> Exit {
         Err(error) => return exit::of_clap(&error),
     };
     match cli.task {
+        Some(Task::Doctor(doctor)) => return doctor.run(),
         Some(Task::Plan(plan)) => return plan.run(),
         Some(Task::Trace(trace)) => return trace.run(),
         None => {}

@@ -20,7 +20,8 @@ pub mod gate;
 pub mod config;
 pub mod status;
 pub mod trace;
-// Floor 7: wiring.
+// Floor 7: wiring; doctor looks at what a load would need, without one.
 pub mod agent;
+pub mod doctor;
 // Floor 8: the door.
 pub mod cli;

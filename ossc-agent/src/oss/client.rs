@@ -36,7 +36,7 @@ const MAX_PAGES: usize = 10_000;
 /// Lists, describes and connects. Cheap to clone; shared by all workers.
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What all clones and connections of a client have in common.

@@ -7,6 +7,7 @@
 mod command;
 mod crash_storm;
 mod demand_first;
+mod doctor;
 mod errors;
 mod failure;
 mod keeper;
