@@ -4,7 +4,10 @@
 //! the kernel maps around them; more than that, or less than was touched, is wrong. On a kernel that lacks the
 //! probes nothing is seen, which the trace must say itself.
 
+use std::fs::File;
+use std::io::Write;
 use std::ops::Range;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -16,6 +19,8 @@ use crate::report::{Seen, Trace};
 
 /// Bytes of the file that is read.
 pub(crate) const SIZE: u64 = 32 << 20;
+/// It is written in pieces of so many bytes.
+const PIECE: usize = 64 << 10;
 const PAGE: u64 = 4096;
 /// How far from the touched byte a fault may map pages (`fault_around_bytes`, mm/memory.c).
 const FAULT_AROUND: u64 = 64 << 10;
@@ -75,7 +80,7 @@ pub(crate) fn check(
     pattern: &Pattern,
 ) -> anyhow::Result<(Trace, Vec<String>)> {
     let path = disk.path().join("model.gguf");
-    std::fs::write(&path, vec![7; usize::try_from(SIZE)?]).context("write the file to read")?;
+    write(&path).context("write the file to read")?;
     let script = format!("import mmap, os, sys, threading\na = sys.argv[1]\n{}", pattern.script);
     let output = Command::new(Build::UnderTest.binary()?)
         .args(["trace", "--format", "json", "--path"])
@@ -104,6 +109,13 @@ pub(crate) fn check(
     };
     let (file_system, pattern) = (file_system.name().to_owned(), pattern.name.to_owned());
     Ok((Trace { file_system, pattern, seen, detail }, missing(summary)))
+}
+
+/// In pieces, as files come: the kernel maps the 2 MiB folios of a single large write without a word
+/// (`filemap_map_pmd`, mm/filemap.c).
+fn write(path: &Path) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    (0..SIZE / PIECE as u64).try_for_each(|_| file.write_all(&[7; PIECE]))
 }
 
 fn range(access: &Value) -> Option<Range<u64>> {
