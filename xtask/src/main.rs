@@ -13,6 +13,7 @@ mod setup;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
     Bench(bench::Args),
+    /// Check the agent on several kernels, in emulated machines and here, and write docs/kernel-support.md (root)
+    Vm(vm::Args),
     /// Run a program and print what it used as JSON; `bench` runs itself with this
     #[command(hide = true)]
     Measure(bench::MeasureArgs),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Lint => lint::lint(),
         Command::Bench(args) => bench::bench(&args),
+        Command::Vm(args) => vm::vm(&args),
         Command::Measure(args) => bench::measure(&args),
     };
     match outcome {

@@ -5,17 +5,18 @@
 //! (`OSSC_TEST_PYTHON`), like the end-to-end tests whose parts it uses. Loads are small, since an emulated machine is
 //! ten times as slow. A check that cannot be carried out is a line too; the next one is still run.
 
+mod failures;
 mod patterns;
 mod readers;
 mod report;
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use e2e::agent::Build;
 use e2e::scratch::{FileSystem, Scratch};
@@ -47,17 +48,19 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
+    let reader = std::env::current_exe().context("own path")?.with_file_name("ossc-reader");
+    ensure!(reader.is_file(), "{} is missing: `cargo build -p e2e`", reader.display());
     let mut report = Report::open(arguments)?;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
     report.tell(&Line::Kernel { release: release.trim().to_owned() })?;
     for file_system in FILE_SYSTEMS {
-        check(&mut report, file_system)?;
+        check(&mut report, &reader, file_system)?;
     }
     report.tell(&Line::End { ms: millis(started.elapsed()) })
 }
 
 /// Everything on one file system. Only a report that cannot be written is an error.
-fn check(report: &mut Report, file_system: FileSystem) -> anyhow::Result<()> {
+fn check(report: &mut Report, reader: &Path, file_system: FileSystem) -> anyhow::Result<()> {
     let name = |check: &str| format!("{check} on {}", file_system.name());
     let mut missing = Vec::new();
     match Scratch::mounted(file_system, PATTERN_DISK) {
@@ -72,17 +75,19 @@ fn check(report: &mut Report, file_system: FileSystem) -> anyhow::Result<()> {
         }
         Err(error) => report.tell_outcome(&name("trace"), Err(error))?,
     }
-    match readers::check(file_system) {
+    match readers::check(reader, file_system) {
         Ok((line, seen)) => {
             report.tell(&Line::Readers(line))?;
             missing.extend(seen.missing);
             missing.sort();
             missing.dedup();
             let file_system = file_system.name().to_owned();
-            report.tell(&Line::Probes(Probes { file_system, attached: seen.attached, missing }))
+            report.tell(&Line::Probes(Probes { file_system, attached: seen.attached, missing }))?;
         }
-        Err(error) => report.tell_outcome(&name("readers"), Err(error)),
+        Err(error) => report.tell_outcome(&name("readers"), Err(error))?,
     }
+    report.tell_outcome(&name("denied"), failures::denied(reader, file_system).map(Line::Denied))?;
+    report.tell_outcome(&name("taken over"), failures::taken_over(reader, file_system).map(Line::TakenOver))
 }
 
 /// Where the lines go.

@@ -3,10 +3,10 @@
 //! Kinds that the kernel refuses on a plain file of the file system, such as O_DIRECT on a tmpfs of old kernels, are
 //! found by trying, named, and left out.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use e2e::agent::{PATIENCE, READER_HELD};
 use e2e::content::{Content, Target};
 use e2e::crowd::{Crowd, Ended};
@@ -39,14 +39,12 @@ pub(crate) struct Seen {
 }
 
 /// Loads, and says how it went.
-pub(crate) fn check(file_system: FileSystem) -> anyhow::Result<(Readers, Seen)> {
+pub(crate) fn check(reader: &Path, file_system: FileSystem) -> anyhow::Result<(Readers, Seen)> {
     let started = Instant::now();
-    let reader = std::env::current_exe().context("own path")?.with_file_name("ossc-reader");
-    ensure!(reader.is_file(), "{} is missing: `cargo build -p e2e`", reader.display());
-    let (mut kinds, refused) = sort_kinds(&reader, file_system)?;
+    let (mut kinds, refused) = sort_kinds(reader, file_system)?;
     kinds.push(SAFETENSORS);
     let crowd = Crowd {
-        reader,
+        reader: reader.to_owned(),
         file_system,
         shard: SHARD,
         tensors: TENSORS,
@@ -75,7 +73,7 @@ pub(crate) fn check(file_system: FileSystem) -> anyhow::Result<(Readers, Seen)> 
 
 /// The kinds of readers that this kernel lets read a plain file, and those that it refuses there.
 fn sort_kinds(
-    reader: &PathBuf,
+    reader: &Path,
     file_system: FileSystem,
 ) -> anyhow::Result<(Vec<&'static str>, Vec<&'static str>)> {
     let disk = Scratch::mounted(file_system, TRIAL * 64)?;

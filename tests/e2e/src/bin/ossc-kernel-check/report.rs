@@ -20,6 +20,10 @@ pub(crate) enum Line {
     Trace(Trace),
     /// A load while readers of all kinds come.
     Readers(Readers),
+    /// A reader of an object that can never be had, beside a reader of one that can.
+    Denied(Denied),
+    /// A reader that waited when the agent was killed got its bytes from the next one.
+    TakenOver(TakenOver),
     /// A check that could not be carried out.
     Broken {
         /// Its name, with the file system.
@@ -93,4 +97,20 @@ pub(crate) struct Readers {
     pub(crate) not_right: Vec<String>,
     /// Milliseconds that the load took.
     pub(crate) ms: u64,
+}
+
+/// What a reader got in the place of bytes that can never be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Denied {
+    /// Where the file was.
+    pub(crate) file_system: String,
+    /// Name of the errno.
+    pub(crate) errno: String,
+}
+
+/// An agent was killed and another one went on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TakenOver {
+    /// Where the file was.
+    pub(crate) file_system: String,
 }
