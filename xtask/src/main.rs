@@ -29,8 +29,8 @@ enum Command {
     Build,
     /// Load a real model with llama.cpp through the agent from a local test server (root; no cloud account)
     Demo,
-    /// Set up, build, lint, then run every test (root; what continuous integration runs)
-    Test,
+    /// Set up, build, lint, then run every test (root; what continuous integration runs, with --all)
+    Test(test::Args),
     /// Formatting, clippy, and the project's own rules about its source tree
     Lint,
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup(),
         Command::Build => build::build(),
         Command::Demo => demo::demo(),
-        Command::Test => test::test(),
+        Command::Test(args) => test::test(&args),
         Command::Lint => lint::lint(),
         Command::Bench(args) => bench::bench(&args),
         Command::Vm(args) => vm::vm(&args),
