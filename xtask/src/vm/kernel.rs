@@ -4,11 +4,13 @@
 //! Driven by `vm` before any machine starts. A machine that cannot get a kernel gets an error that says where it is.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 
 use crate::{cmd, setup, toolchain};
 
@@ -34,17 +36,16 @@ impl Kernel {
             return Ok(Self { folder: cache.join(&release), release });
         }
         println!("setup: fetching Linux {series} of Debian's cloud images into {}", cache.display());
-        let package = match download(series, &cache) {
+        let scratch = scratch(&cache)?;
+        let package = match download(series, scratch.path()) {
             Ok(package) => package,
             Err(_) => {
                 // The package lists may be missing, or older than what the mirror has.
                 setup::update_package_lists();
-                download(series, &cache)?
+                download(series, scratch.path())?
             }
         };
-        let kernel = unpack(&package, &cache);
-        fs::remove_file(&package).with_context(|| format!("cannot remove {}", package.display()))?;
-        kernel
+        unpack(&package, &cache)
     }
 
     /// As `uname -r` says it.
@@ -77,7 +78,7 @@ impl Kernel {
                 ),
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         files.retain(|file| seen.insert(file.clone()));
         Ok(files)
     }
@@ -99,8 +100,8 @@ fn module_name(path: &str) -> String {
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
 }
 
-/// Fetches the newest package of the series.
-fn download(series: &str, cache: &Path) -> Result<PathBuf> {
+/// Fetches the newest package of the series into this folder.
+fn download(series: &str, folder: &Path) -> Result<PathBuf> {
     let prefix = format!("linux-image-{series}.");
     let names = cmd::output(Command::new("apt-cache").args(["pkgnames", &prefix]))?;
     let kernels = names.lines().filter(|name| name.starts_with(&prefix) && name.ends_with("-cloud-amd64"));
@@ -110,21 +111,22 @@ fn download(series: &str, cache: &Path) -> Result<PathBuf> {
              its security updates or backports: add them to apt's sources, or leave this kernel out"
         );
     };
-    let scratch = tempfile::tempdir_in(cache).context("cannot make a folder for the kernel package")?;
-    cmd::quietly(
-        Command::new("apt-get").args(["--quiet=2", "download", &package]).current_dir(scratch.path()),
-    )
-    .with_context(|| format!("cannot fetch {package}"))?;
-    let file =
-        fs::read_dir(scratch.path())?.next().with_context(|| format!("apt-get left no {package}"))??;
-    let kept = cache.join(file.file_name());
-    fs::rename(file.path(), &kept).with_context(|| format!("cannot move {package} to the cache"))?;
-    Ok(kept)
+    let mut apt = Command::new("apt-get");
+    // apt's own user may not enter root's cache folder, and apt would say so each time.
+    apt.args(["--quiet=2", "--option=APT::Sandbox::User=root", "download", &package]).current_dir(folder);
+    cmd::quietly(&mut apt).with_context(|| format!("cannot fetch {package}"))?;
+    let file = fs::read_dir(folder)?.next().with_context(|| format!("apt-get left no {package}"))??;
+    Ok(file.path())
+}
+
+/// A folder on the cache's file system that removes itself.
+fn scratch(cache: &Path) -> Result<TempDir> {
+    tempfile::tempdir_in(cache).with_context(|| format!("cannot make a folder in {}", cache.display()))
 }
 
 /// Unpacks a package, and gives it its place only when it is whole.
 fn unpack(package: &Path, cache: &Path) -> Result<Kernel> {
-    let scratch = tempfile::tempdir_in(cache).context("cannot make a folder for the kernel")?;
+    let scratch = scratch(cache)?;
     cmd::quietly(Command::new("dpkg-deb").arg("--extract").arg(package).arg(scratch.path()))?;
     let modules = scratch.path().join("lib/modules");
     let release = fs::read_dir(&modules)?.next().context("the kernel package has no modules")??;
