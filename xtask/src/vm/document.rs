@@ -16,7 +16,7 @@ pub(crate) const PATH: &str = "docs/kernel-support.md";
 
 const BEGIN: &str = "<!-- results -->\n";
 const END: &str = "<!-- /results -->\n";
-const HEAD: &str = "| kernel | file system | release | readers wait in | readers of a load | reads | page faults | \
+const HEAD: &str = "| kernel | file system | version | readers wait in | readers of a load | reads | page faults | \
      probes missing |\n|---|---|---|---|---|---|---|---|\n";
 
 /// Puts the results in their place.
@@ -69,7 +69,7 @@ fn table(results: &[(Choice, Vec<Line>)]) -> String {
 /// What was seen on one kernel and file system.
 #[derive(Debug, Default)]
 struct Row {
-    release: String,
+    version: String,
     gate: String,
     readers: String,
     reads: String,
@@ -79,9 +79,8 @@ struct Row {
 
 impl Row {
     fn of(lines: &[Line], on: &str) -> Self {
-        // What a distribution appends says nothing to others.
-        let release = expect::release(lines).and_then(|release| release.split(['-', '+']).next());
-        let mut row = Self { release: release.unwrap_or_default().to_owned(), ..Self::default() };
+        let version = expect::version(lines).unwrap_or_default().to_owned();
+        let mut row = Self { version, ..Self::default() };
         for line in lines {
             match line {
                 Line::Readers(readers) if readers.file_system == on => {
@@ -107,7 +106,7 @@ impl Row {
     }
 
     fn cells(self) -> [String; 6] {
-        [self.release, self.gate, self.readers, self.reads, self.faults, self.missing]
+        [self.version, self.gate, self.readers, self.reads, self.faults, self.missing]
     }
 }
 

@@ -51,8 +51,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let reader = std::env::current_exe().context("own path")?.with_file_name("ossc-reader");
     ensure!(reader.is_file(), "{} is missing: `cargo build -p e2e`", reader.display());
     let mut report = Report::open(arguments)?;
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
-    report.tell(&Line::Kernel { release: release.trim().to_owned() })?;
+    let banner = std::fs::read_to_string("/proc/version").context("the kernel's version")?;
+    let version = version(&banner).with_context(|| format!("no version in {banner:?}"))?.to_owned();
+    report.tell(&Line::Kernel { version })?;
     for file_system in FILE_SYSTEMS {
         check(&mut report, &reader, file_system)?;
     }
@@ -126,7 +127,36 @@ impl Report {
     }
 }
 
+/// The version in "Linux version 6.18.44-custom (...". Debian's releases have numbers of their own there, and the
+/// version near the end: "Linux version 6.1.0-56-cloud-amd64 (...) ... Debian 6.1.192-2 (2026-11-16)".
+fn version(banner: &str) -> Option<&str> {
+    let debian = banner.rsplit_once(" Debian ").map(|(_, version)| version);
+    let version = debian.or_else(|| banner.strip_prefix("Linux version "))?;
+    version.split(['-', '+', ' ']).next()
+}
+
 /// Whole milliseconds.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_not_the_release() {
+        for (banner, version) in [
+            ("Linux version 6.18.44-custom (a@b) (gcc 12) #1 SMP", Some("6.18.44")),
+            (
+                "Linux version 6.1.0-56-cloud-amd64 (a@b) (Debian 2.40) #1 SMP Debian 6.1.192-2 (2026)",
+                Some("6.1.192"),
+            ),
+            (
+                "Linux version 6.12.117+deb12-cloud-amd64 (a@b) #1 SMP Debian 6.12.117-1~deb12u1 (2026)",
+                Some("6.12.117"),
+            ),
+            ("something else", None),
+        ] {
+            assert_eq!(super::version(banner), version, "{banner}");
+        }
+    }
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Line {
     /// The kernel itself; the first line.
     Kernel {
-        /// As `uname -r` says it.
-        release: String,
+        /// As its authors number it, not the distribution: `6.1.192`.
+        version: String,
     },
     /// Which eBPF probes the agent missed, by its own log and by the trace's summary.
     Probes(Probes),
