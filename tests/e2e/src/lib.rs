@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod checkpoint;
 pub mod content;
+pub mod crowd;
 pub mod events;
 pub mod origin;
 pub mod process;
