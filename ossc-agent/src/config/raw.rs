@@ -36,6 +36,9 @@ pub(super) struct Raw {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) sources: Vec<IpAddr>,
     pub(super) block_size: Option<String>,
+    pub(super) request_timeout_sec: Option<u32>,
+    pub(super) request_tries: Option<u32>,
+    pub(super) retry_pause_sec: Option<u32>,
     pub(super) takeover_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,
     #[serde(flatten)]
