@@ -62,6 +62,12 @@ impl Scratch {
         Ok(Self { mount: None, directory: temporary()? })
     }
 
+    /// A plain directory below another one, on the same file system: many tests can share a mount.
+    pub fn below(parent: &Path) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir_in(parent).context("make a scratch directory")?;
+        Ok(Self { mount: None, directory })
+    }
+
     /// A new, empty file system of `bytes`.
     pub fn mounted(file_system: FileSystem, bytes: u64) -> anyhow::Result<Self> {
         own_mount_namespace()?;
@@ -108,7 +114,7 @@ impl Drop for Mount {
 
 /// Gives this thread, and all it starts, mounts that nobody else sees. The harness runs each test in a thread of
 /// its own.
-fn own_mount_namespace() -> anyhow::Result<()> {
+pub fn own_mount_namespace() -> anyhow::Result<()> {
     thread_local! {
         static DONE: Cell<bool> = const { Cell::new(false) };
     }

@@ -9,6 +9,7 @@ mod crash_storm;
 mod demand_first;
 mod errors;
 mod failure;
+mod faults;
 mod keeper;
 mod learned_order;
 mod memory;
