@@ -14,8 +14,10 @@ mod learn;
 mod load;
 mod observe;
 mod prepare;
+mod verify;
 
 pub use error::Error;
+pub use verify::{FileReport, Finding, Report, Status, verify};
 
 use crate::config::Config;
 use crate::keeper;

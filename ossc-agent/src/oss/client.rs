@@ -184,6 +184,8 @@ impl Shared {
             let Some(wait) = retry.wait(&error, fastrand::f64()) else { return Err(error) };
             tracing::warn!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
             tokio::time::sleep(wait).await;
+            // A try made later may mend again: one server whose clock is off must not spoil all that follow.
+            repair = Repair::default();
         }
     }
 
@@ -237,7 +239,7 @@ impl Shared {
     }
 }
 
-/// Faults that a request mends by itself, each once.
+/// Faults that a try of a request mends by itself, each once.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     /// Keys of the last try.

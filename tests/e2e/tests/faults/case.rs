@@ -51,7 +51,8 @@ pub(super) struct Case {
 /// Runs one row.
 pub(super) fn run(row: &Row, disk: &Path) -> anyhow::Result<Report> {
     let config = Config {
-        listen: SocketAddr::from((own_address(), 0)),
+        // The certificate is for this address alone.
+        listen: SocketAddr::from((if row.tls { Ipv4Addr::LOCALHOST } else { own_address() }, 0)),
         page_limit: Some(1),
         tls: row.tls,
         ..Config::default()
