@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{LogFormat, LogLevel};
+use super::{LogFormat, LogLevel, OnChange};
 use crate::base::Bytes;
 
 /// Flags of `ossc-agent`; each overrides its environment variable and its key in the JSON file.
@@ -95,6 +95,11 @@ pub struct Flags {
     /// How long readers wait for another agent when this one dies, before they get an error [default: 120]
     #[arg(long, value_name = "SECONDS")]
     pub takeover_deadline: Option<u32>,
+
+    /// When an object changes in OSS during the load: fail its readers, or list again and load the new version
+    /// too [default: fail]
+    #[arg(long, value_name = "WHAT")]
+    pub on_change: Option<OnChange>,
 
     /// Start from the files on disk without asking OSS; all must be complete
     #[arg(long)]

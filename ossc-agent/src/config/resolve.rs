@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::raw::{self, Level, Raw};
 use super::{
     Config, DEFAULT_FILE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
-    LogFormat, LogLevel, Targets,
+    LogFormat, LogLevel, OnChange, Targets,
 };
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};
@@ -80,6 +80,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             .takeover_deadline
             .or(raw.takeover_deadline_sec)
             .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
+        on_change: on_change(flags, &raw)?,
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
@@ -185,6 +186,18 @@ fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, E
         })
     };
     list.split(',').map(parse).collect()
+}
+
+fn on_change(flags: &Flags, raw: &Raw) -> Result<OnChange, Error> {
+    match (flags.on_change, &raw.on_change) {
+        (Some(what), _) => Ok(what),
+        (None, None) => Ok(OnChange::default()),
+        (None, Some(text)) => clap::ValueEnum::from_str(text, true).map_err(|_| Error::Value {
+            name: "onChange",
+            value: text.clone(),
+            wanted: "write restart or fail".to_owned(),
+        }),
+    }
 }
 
 fn block_size(flags: &Flags, raw: &Raw) -> Result<Option<BlockSize>, Error> {

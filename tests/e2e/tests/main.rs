@@ -19,6 +19,7 @@ mod readers;
 mod resume;
 mod signatures;
 mod tls;
+mod verify;
 
 use std::path::Path;
 
