@@ -7,12 +7,15 @@
 mod command;
 mod crash_storm;
 mod demand_first;
+mod durability;
 mod errors;
 mod failure;
 mod faults;
+mod hostile;
 mod keeper;
 mod learned_order;
 mod memory;
+mod on_change;
 mod once;
 mod reader_itself;
 mod readers;
