@@ -14,8 +14,11 @@ mod learn;
 mod load;
 mod observe;
 mod prepare;
+mod restart;
+mod verify;
 
 pub use error::Error;
+pub use verify::{FileReport, Finding, Report, Status, verify};
 
 use crate::config::Config;
 use crate::keeper;
@@ -31,7 +34,8 @@ pub enum Outcome {
     CommandExited(u8),
 }
 
-/// Runs until the load is over in the sense of the config: a signal, completion or the command's end.
+/// Runs until the load is over in the sense of the config: a signal, completion or the command's end. Executes the
+/// program anew, and then does not return, when an object changed and the config wants that.
 pub fn run(config: Config) -> Result<Outcome, Error> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
@@ -42,8 +46,12 @@ pub fn run(config: Config) -> Result<Outcome, Error> {
         .enable_all()
         .build()
         .map_err(|source| Error::System { what: "start the event loop", source })?;
-    runtime.block_on(async {
+    let ending = runtime.block_on(async {
         let prepared = prepare::prepare(&config, inherited).await?;
         load::run(&config, prepared).await
-    })
+    })?;
+    match ending {
+        load::Ending::Outcome(outcome) => Ok(outcome),
+        load::Ending::Changed { command } => Err(restart::execute(command)),
+    }
 }

@@ -6,6 +6,7 @@ mod exit;
 mod logging;
 mod plan;
 mod trace;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,8 @@ enum Task {
     Doctor(Box<doctor::Doctor>),
     /// Show, export, import or forget the orders in which models are read
     Plan(plan::Plan),
+    /// Compare the files of a model with OSS, beside an agent or without one
+    Verify(verify::Verify),
 }
 
 /// What an agent gives the keeper that it starts.
@@ -72,6 +75,7 @@ pub fn run() -> Exit {
         Some(Task::Doctor(doctor)) => return doctor.run(),
         Some(Task::Plan(plan)) => return plan.run(),
         Some(Task::Trace(trace)) => return trace.run(),
+        Some(Task::Verify(verify)) => return verify.run(),
         None => {}
     }
     let config = match config::resolve(&cli.flags, &Environment::of_process()) {

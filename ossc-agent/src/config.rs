@@ -46,6 +46,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long readers wait for another agent when this one has died.
     pub takeover_deadline: Duration,
+    /// What becomes of the load when an object changes in OSS.
+    pub on_change: OnChange,
     /// Start from what is on disk without asking OSS.
     pub offline: bool,
     /// End with status 0 once every file is complete.
@@ -59,6 +61,17 @@ pub struct Config {
     pub gate_off: bool,
     /// Settings that were given but mean nothing here, each a sentence for the log.
     pub remarks: Vec<String>,
+}
+
+/// What becomes of a load when an object that is being loaded is replaced or deleted in OSS. Readers of the
+/// version that is gone get an error in either case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnChange {
+    /// The file stays unreadable until another agent is started.
+    #[default]
+    Fail,
+    /// The agent lists again and begins anew: the new version is a new file under the same name.
+    Restart,
 }
 
 /// Processes whose accesses are observed.

@@ -32,7 +32,7 @@ mod tests;
 
 pub use self::body::Body;
 pub use self::client::Client;
-pub use self::config::Config;
+pub use self::config::{Config, DEFAULT_REQUEST_TIMEOUT};
 pub use self::connection::Connection;
 pub use self::credentials::{CredentialSource, Credentials, CredentialsError, EcsRamRole, Oidc, Secret};
 pub use self::error::{Error, ServiceError};

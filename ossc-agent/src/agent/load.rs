@@ -11,9 +11,10 @@ use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
 use super::learn::Learner;
 use super::prepare::Prepared;
+use super::restart::{self, Before};
 use super::{Error, Outcome};
 use crate::base::{Bytes, FileId};
-use crate::config::Config;
+use crate::config::{Config, OnChange};
 use crate::fetch::{self, Fetcher};
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
@@ -37,8 +38,20 @@ enum Event {
     Signal(Caught),
     CommandEnded(u8),
     KeeperEnded,
+    Restart,
     Tick,
     Persist,
+}
+
+/// How the loop ended.
+pub(super) enum Ending {
+    /// The load is over.
+    Outcome(Outcome),
+    /// An object changed: the agent is to begin anew. Nothing was taken from readers.
+    Changed {
+        /// Process id of the COMMAND, if there is one.
+        command: Option<u32>,
+    },
 }
 
 /// A load in progress.
@@ -54,10 +67,12 @@ struct Load<'a> {
     /// The writing of the ready files that was begun last.
     persisting: Option<JoinHandle<()>>,
     started: std::time::Instant,
+    /// When to begin anew, because an object changed.
+    restart_at: Option<std::time::Instant>,
 }
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
-pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
+pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, Error> {
     let Prepared { store, incomplete, fetcher, learner, guard, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
     let mut heads = Heads::plan(&store, &fetcher, learner.plan());
@@ -74,7 +89,14 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         learner.add_pid(pid);
         probes.add_pid(pid);
     };
-    let command = Command::start(&config.command, watch);
+    let command = match restart::before() {
+        Before::Nothing => Command::start(&config.command, watch),
+        Before::NoCommand => Ok(None),
+        Before::Command(pid) => {
+            watch(pid);
+            Command::adopt(pid).map(Some)
+        }
+    };
     let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
     let mut command = match command {
         Ok(command) => command,
@@ -91,7 +113,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     persist.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let outcome = loop {
         if config.exit_when_complete && config.command.is_empty() && load.is_complete() {
-            break Outcome::Complete;
+            break Some(Outcome::Complete);
         }
         let event = tokio::select! {
             biased;
@@ -100,19 +122,21 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             Some(event) = events.recv() => Event::Fetch(event),
             ready = heads.next() => Event::Head(ready),
             () = keeper_ended(load.guard.as_ref()) => Event::KeeperEnded,
+            () = time_of(load.restart_at) => Event::Restart,
             _ = tick.tick() => Event::Tick,
             _ = persist.tick() => Event::Persist,
         };
         match event {
             Event::Signal(caught) => match &command {
                 Some(command) => command.forward(caught.0),
-                None if caught.ends_agent() => break Outcome::Stopped,
+                None if caught.ends_agent() => break Some(Outcome::Stopped),
                 None => {}
             },
-            Event::CommandEnded(status) => break Outcome::CommandExited(status),
+            Event::CommandEnded(status) => break Some(Outcome::CommandExited(status)),
             Event::Fetch(event) => load.on_fetch(event),
             Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
             Event::KeeperEnded => load.replace_keeper().await,
+            Event::Restart => break None,
             Event::Tick => load.report(),
             Event::Persist => {
                 load.persist();
@@ -120,8 +144,20 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             }
         }
     };
+    let Some(outcome) = outcome else {
+        load.leave_to_keeper().await;
+        return Ok(Ending::Changed { command: command.map(|command| command.pid()) });
+    };
     load.stop().await?;
-    Ok(outcome)
+    Ok(Ending::Outcome(outcome))
+}
+
+/// That moment, or never if there is none.
+async fn time_of(moment: Option<std::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The command's end, or never if there is none.
@@ -150,7 +186,7 @@ impl<'a> Load<'a> {
         started: std::time::Instant,
     ) -> Self {
         let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
-        Self { config, store, incomplete, fetcher, learner, guard, reporter, persisting: None, started }
+        Self { config, store, incomplete, fetcher, learner, guard, reporter, persisting: None, started, restart_at: None }
     }
 
     fn is_complete(&self) -> bool {
@@ -172,6 +208,9 @@ impl<'a> Load<'a> {
             fetch::Event::Failed(id, failure) => {
                 if let (Some(guard), Some(file)) = (&self.guard, self.store.file(id)) {
                     guard.gate().fail(&**file, failure.errno());
+                }
+                if failure.is_changed() && self.config.on_change == OnChange::Restart {
+                    self.plan_restart(id);
                 }
             }
         }
@@ -235,6 +274,36 @@ impl<'a> Load<'a> {
     fn keep_order(&self) -> JoinHandle<()> {
         let learner = Arc::clone(&self.learner);
         tokio::task::spawn_blocking(move || learner.keep())
+    }
+
+    /// An object is not what was listed.
+    fn plan_restart(&mut self, id: FileId) {
+        let file = self.store.file(id).map(|file| file.object().name.clone()).unwrap_or_default();
+        let at = (self.started + restart::LEAST_TIME).max(std::time::Instant::now());
+        tracing::warn!(file, "an object changed in OSS: everything is listed again");
+        self.restart_at.get_or_insert(at);
+    }
+
+    /// Records what there is and leaves the rest as it stands, as if this process died: the keeper holds readers.
+    async fn leave_to_keeper(mut self) {
+        self.reporter.finish();
+        if let Some(persisting) = self.persisting.take()
+            && let Err(error) = persisting.await
+        {
+            tracing::error!(%error, "saving progress ended early");
+        }
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || store.persist()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "progress not saved; more is fetched again"),
+            Err(error) => tracing::error!(%error, "saving progress ended early"),
+        }
+        if let Err(error) = self.keep_order().await {
+            tracing::error!(%error, "keeping the learned order ended early");
+        }
+        tracing::info!("beginning anew");
+        // The gate's end would answer the readers that are held.
+        std::mem::forget(self.guard.take());
     }
 
     /// No new work, incomplete files lose their name, waiting readers are told, the keeper looks after the rest.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::raw::{self, Level, Raw};
 use super::{
     Config, DEFAULT_FILE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
-    LogFormat, LogLevel, Targets,
+    LogFormat, LogLevel, OnChange, Targets,
 };
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};
@@ -17,6 +17,9 @@ use crate::{fetch, oss, store};
 /// A guard against a slip of the finger, far above any use.
 const MOST_THREADS: u32 = 1024;
 const MOST_CONNECTIONS: u32 = 1024;
+const MOST_TRIES: u32 = 1000;
+/// An hour.
+const LONGEST_TIMEOUT: u32 = 3600;
 
 /// Builds the configuration of a run. Called by `cli` with the real environment, by tests with made-up ones.
 pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
@@ -67,6 +70,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             cname: flags.cname || raw.cname.unwrap_or(false),
             ca_file: flags.ca_file.clone().or_else(|| raw.ca_file.clone()),
             credentials: super::credentials::resolve(flags, env, &raw)?,
+            request_timeout: request_timeout(flags, &raw)?,
         },
         store: store::Config { model_dir, block_size: block_size(flags, &raw)? },
         fetch: fetch(flags, env, &raw)?,
@@ -76,6 +80,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             .takeover_deadline
             .or(raw.takeover_deadline_sec)
             .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
+        on_change: on_change(flags, &raw)?,
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
@@ -139,7 +144,22 @@ fn fetch(flags: &Flags, env: &Environment, raw: &Raw) -> Result<fetch::Config, E
     if let Some(connections) = flags.connections.or(raw.prefetch.workers) {
         config.connections_per_thread = count("connections", connections, MOST_CONNECTIONS)?;
     }
+    if let Some(tries) = flags.request_tries.or(raw.request_tries) {
+        config.tries = count("request tries", tries, MOST_TRIES)?;
+    }
+    if let Some(pause) = flags.retry_pause.or(raw.retry_pause_sec) {
+        config.retry_pause = Duration::from_secs(count("retry pause", pause, LONGEST_TIMEOUT)?.get().into());
+    }
     Ok(config)
+}
+
+fn request_timeout(flags: &Flags, raw: &Raw) -> Result<Duration, Error> {
+    match flags.request_timeout.or(raw.request_timeout_sec) {
+        Some(seconds) => {
+            Ok(Duration::from_secs(count("request timeout", seconds, LONGEST_TIMEOUT)?.get().into()))
+        }
+        None => Ok(oss::DEFAULT_REQUEST_TIMEOUT),
+    }
 }
 
 fn count(name: &'static str, given: u32, most: u32) -> Result<NonZeroU32, Error> {
@@ -166,6 +186,18 @@ fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, E
         })
     };
     list.split(',').map(parse).collect()
+}
+
+fn on_change(flags: &Flags, raw: &Raw) -> Result<OnChange, Error> {
+    match (flags.on_change, &raw.on_change) {
+        (Some(what), _) => Ok(what),
+        (None, None) => Ok(OnChange::default()),
+        (None, Some(text)) => clap::ValueEnum::from_str(text, true).map_err(|_| Error::Value {
+            name: "onChange",
+            value: text.clone(),
+            wanted: "write restart or fail".to_owned(),
+        }),
+    }
 }
 
 fn block_size(flags: &Flags, raw: &Raw) -> Result<Option<BlockSize>, Error> {

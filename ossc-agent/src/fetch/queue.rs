@@ -15,10 +15,6 @@ use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
 
-/// How long planned and background work leaves a file alone after a failure that its retries did not get over:
-/// long enough not to hammer, short enough that a load goes on by itself after an outage.
-const REST: Duration = Duration::from_secs(30);
-
 /// What a connection does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Work {
@@ -189,11 +185,12 @@ impl Queue {
 
     /// An extent got stuck at its first block: that one is lost to those who wait for it now, a later demand
     /// tries again. The blocks behind it go back to the lanes; who waits for one of them has a try of his own.
-    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure) -> bool {
+    /// Planned and background work leaves the file alone for `rest`.
+    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure, rest: Duration) -> bool {
         let file = left.file;
         let (news, done) = self.state.with(|state| {
             state.counts.failures += 1;
-            let news = state.lanes.put_back(left, Instant::now() + REST);
+            let news = state.lanes.put_back(left, Instant::now() + rest);
             let done = state.waiters.block_lost(file, BlockIndex(left.blocks.start));
             state.lanes.drop_demands(file);
             for (blocks, lane) in state.waiters.of_file(file) {

@@ -25,6 +25,7 @@ const HASTY: Policy = Policy {
     pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
     slow_pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
     slow_total: Duration::from_millis(10),
+    rest: RETRY_PAUSE,
 };
 
 /// A fetcher over a store in a scratch directory.

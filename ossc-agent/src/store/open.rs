@@ -152,7 +152,7 @@ pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
 }
 
 /// The boot and the mount in which what is in the page cache stays there.
-fn era(model: &ModelDir, boot_id: &str) -> Result<Arc<str>, Error> {
+pub(super) fn era(model: &ModelDir, boot_id: &str) -> Result<Arc<str>, Error> {
     let device = file::device_instance(model.root()).map_err(Error::io("examine", model.path()))?;
     Ok(Arc::from(format!("{boot_id} {device}")))
 }

@@ -7,7 +7,9 @@ use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
@@ -44,6 +46,24 @@ impl Command {
         Ok(Some(Self { pid, ended }))
     }
 
+    /// Takes over a child of this process that it started before it executed itself anew.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn adopt(pid: u32) -> io::Result<Self> {
+        let pid = Pid::from_raw(i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)?);
+        let (sender, ended) = oneshot::channel();
+        std::thread::Builder::new().name("ossc-command".into()).spawn(move || {
+            drop(sender.send(wait(pid)));
+        })?;
+        Ok(Self { pid, ended })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
     /// Waits for its end; the status as a shell would give it.
     pub async fn ended(&mut self) -> u8 {
         let status = match (&mut self.ended).await {
@@ -67,6 +87,18 @@ impl Command {
         }
         if let Err(error) = kill(self.pid, signal) {
             tracing::debug!(%error, %signal, "signal not passed on: the command has ended");
+        }
+    }
+}
+
+/// The end of a child that the standard library does not know.
+fn wait(pid: Pid) -> io::Result<ExitStatus> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::from_raw(code << 8)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ExitStatus::from_raw(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

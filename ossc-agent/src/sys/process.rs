@@ -67,6 +67,19 @@ pub fn open_files() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
 }
 
+/// Executes this program anew in this process, with the same arguments and one more environment variable. All
+/// descriptors that are closed on exec, and all threads, are gone then; children stay. Returns only an error.
+pub fn execute_again(variable: &str, value: &str) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    // The file itself, also where another one has taken its name meanwhile.
+    let mut command = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).env(variable, value).exec()
+}
+
 /// The parent of a process; 0 for the first one of the pid namespace (proc_pid_status(5)).
 pub fn parent(pid: u32) -> io::Result<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

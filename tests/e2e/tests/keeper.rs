@@ -47,7 +47,7 @@ pub(crate) fn kill_agent(agent: &mut Agent) -> anyhow::Result<()> {
 }
 
 /// The keepers of a model directory, by their command line.
-fn keepers(model_dir: &Path) -> anyhow::Result<Vec<Pid>> {
+pub(crate) fn keepers(model_dir: &Path) -> anyhow::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
@@ -65,8 +65,13 @@ fn keepers(model_dir: &Path) -> anyhow::Result<Vec<Pid>> {
 
 /// Waits until the model directory has no keeper.
 pub(crate) fn no_keeper_left(site: &Site) -> anyhow::Result<()> {
+    no_keeper_of(&site.model_dir())
+}
+
+/// The same for any directory.
+pub(crate) fn no_keeper_of(model_dir: &Path) -> anyhow::Result<()> {
     let deadline = std::time::Instant::now() + PATIENCE;
-    while !keepers(&site.model_dir())?.is_empty() {
+    while !keepers(model_dir)?.is_empty() {
         ensure!(std::time::Instant::now() < deadline, "a keeper stays");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -8,17 +8,22 @@ mod command;
 mod crash_storm;
 mod demand_first;
 mod doctor;
+mod durability;
 mod errors;
 mod failure;
+mod faults;
+mod hostile;
 mod keeper;
 mod learned_order;
 mod memory;
+mod on_change;
 mod once;
 mod reader_itself;
 mod readers;
 mod resume;
 mod signatures;
 mod tls;
+mod verify;
 
 use std::path::Path;
 
