@@ -28,6 +28,8 @@ use std::time::Duration;
 pub use error::Error;
 pub use run::run;
 
+use crate::bpf::{Faults, Reads};
+
 /// What to trace and where to put it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -45,6 +47,10 @@ pub struct Config {
     pub output: Option<PathBuf>,
     /// Form of the document.
     pub format: Format,
+    /// How reads are seen.
+    pub reads: Reads,
+    /// How page faults are seen.
+    pub faults: Faults,
 }
 
 /// Form of the document.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::learn::Learner;
-use crate::bpf::{self, Probes};
+use crate::bpf::{self, Probes, Seen};
 use crate::config::{Config, Targets};
 use crate::store::Store;
 
@@ -30,7 +30,12 @@ pub(super) async fn start(config: &Config, store: &Arc<Store>, learner: &Arc<Lea
 }
 
 fn attach(targets: bpf::Targets, store: &Store, learner: Arc<Learner>) -> Observation {
-    let probes = match Probes::start(&bpf::Config { targets }, move |access| learner.probes_saw(access)) {
+    let sink = move |seen| match seen {
+        Seen::Access(access) => learner.probes_saw(access),
+        // Nobody asked for them; the gate knows better.
+        Seen::Stall(_) => {}
+    };
+    let probes = match Probes::start(&bpf::Config::new(targets), sink) {
         Ok(probes) => probes,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "accesses are not observed");
@@ -42,6 +47,7 @@ fn attach(targets: bpf::Targets, store: &Store, learner: Arc<Learner>) -> Observ
             tracing::warn!(file = %file.object().name, error = &error as &dyn std::error::Error, "file not observed");
         }
     }
+    probes.find_mappings();
     Observation(Some(probes))
 }
 

@@ -41,6 +41,7 @@ pub(super) fn load(config: &Config, offsets: Option<&Offsets>, summary: &mut Sum
         everybody,
         cgroups: filled,
         page_shift: page_shift(),
+        stalls: config.stalls.into(),
         // Zeros when they are not known: `attach` leaves out the programs that would use them.
         offsets: offsets.copied().unwrap_or_default(),
     };
@@ -91,7 +92,7 @@ fn check_pid_namespace(summary: &mut Summary) {
 }
 
 /// log2 of the page size; 12, the smallest any Linux has, if the C library will not say.
-fn page_shift() -> u32 {
+pub(super) fn page_shift() -> u32 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
     size.and_then(u64::checked_ilog2).unwrap_or(12)
 }

@@ -94,7 +94,11 @@ with open(sys.argv[1], "rb") as f:
 
 fn start(targets: Targets) -> (Probes, Receiver<Access>) {
     let (sender, seen) = mpsc::channel();
-    let probes = Probes::start(&Config { targets }, move |access| sender.send(access).unwrap_or(())).unwrap();
+    let sink = move |seen| match seen {
+        Seen::Access(access) => sender.send(access).unwrap_or(()),
+        Seen::Stall(stall) => panic!("nobody asked for {stall:?}"),
+    };
+    let probes = Probes::start(&Config::new(targets), sink).unwrap();
     assert_eq!(probes.summary().missing, [], "every probe is attached on the kernels tests run on");
     (probes, seen)
 }
@@ -278,7 +282,7 @@ fn a_cgroup_stands_for_its_processes_and_those_below() {
 #[test]
 fn wrong_targets_are_refused_by_name() {
     let message = |targets| {
-        let error = Probes::start(&Config { targets }, drop).unwrap_err();
+        let error = Probes::start(&Config::new(targets), drop).unwrap_err();
         assert!(!error.is_unsupported());
         error.to_string()
     };

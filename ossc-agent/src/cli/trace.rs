@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Exit, exit, logging};
+use crate::bpf::{Faults, Reads};
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::trace::{self, Config, Format};
 
@@ -41,6 +42,14 @@ pub(super) struct Trace {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 
+    /// How reads are seen
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    reads: Reads,
+
+    /// How page faults are seen; `address` is for trying what older kernels need
+    #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
+    faults: Faults,
+
     /// Program to start and trace; the trace ends when it ends, with its status
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -69,6 +78,8 @@ impl Trace {
             duration: self.duration,
             output: self.output,
             format: self.format,
+            reads: self.reads,
+            faults: self.faults,
         };
         match trace::run(&config, &mut BufWriter::new(stdout().lock()), &mut stderr()) {
             Ok(outcome) => Exit::from(outcome),

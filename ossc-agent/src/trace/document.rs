@@ -61,6 +61,8 @@ pub(super) fn word(kind: AccessKind) -> &'static str {
     match kind {
         AccessKind::Open => "open",
         AccessKind::Map => "map",
+        AccessKind::Remap => "remap",
+        AccessKind::Unmap => "unmap",
         AccessKind::Read => "read",
         AccessKind::Fault => "fault",
     }

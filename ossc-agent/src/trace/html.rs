@@ -20,8 +20,15 @@ use crate::base::AccessKind;
 const PAGE: &str = include_str!("html/page.html");
 /// Where the data goes in the page.
 const DATA: &str = "\"DATA\"";
-/// Kinds by the number that marks have.
-const KINDS: [AccessKind; 4] = [AccessKind::Open, AccessKind::Map, AccessKind::Read, AccessKind::Fault];
+/// Kinds by the number that marks have; what is only mapped comes before what is touched.
+const KINDS: [AccessKind; 6] = [
+    AccessKind::Open,
+    AccessKind::Unmap,
+    AccessKind::Remap,
+    AccessKind::Map,
+    AccessKind::Read,
+    AccessKind::Fault,
+];
 
 const NS_PER_US: u64 = 1000;
 const NS_PER_MS: u64 = 1_000_000;

@@ -14,7 +14,7 @@ use super::files::{self, Traced};
 use super::recorder::{Batch, Recorder};
 use super::summary::Summary;
 use super::{Config, Error, Outcome, text, threads};
-use crate::bpf::{self, Probes};
+use crate::bpf::{self, Gates, Probes, Seen};
 use crate::sys::command::Command;
 use crate::sys::process::monotonic_ns;
 use crate::sys::signals::Signals;
@@ -182,14 +182,22 @@ fn start_probes(config: &Config, files: &[Traced], recorder: &Arc<Mutex<Recorder
         bpf::Targets::Chosen { pids: config.pids.clone(), cgroups: config.cgroups.clone() }
     };
     let recorder = Arc::clone(recorder);
-    let probes = Probes::start(&bpf::Config { targets }, move |access| lock(&recorder).record(access))?;
+    let sink = move |seen| match seen {
+        Seen::Access(access) => lock(&recorder).record(access),
+        Seen::Stall(stall) => lock(&recorder).stalled(&stall),
+    };
+    let handles = files.iter().map(Traced::handle).collect::<Result<Vec<_>, _>>()?;
+    let (reads, faults) = (config.reads, config.faults);
+    let stalls = Gates::find().hold_any(&handles);
+    let probes = Probes::start(&bpf::Config { targets, reads, faults, mappings: true, stalls }, sink)?;
     if probes.summary().attached.is_empty() {
         let why = probes.summary().missing.first().map(|missing| missing.why.clone());
         return Err(Error::Blind { why: why.unwrap_or_default() });
     }
-    for (place, file) in files.iter().enumerate() {
-        probes.watch(file.handle()?, Traced::id(place))?;
+    for (place, handle) in handles.iter().enumerate() {
+        probes.watch(handle, Traced::id(place))?;
     }
+    probes.find_mappings();
     Ok(probes)
 }
 
