@@ -20,6 +20,7 @@ mod run;
 mod summary;
 mod text;
 mod threads;
+mod top;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub struct Config {
     pub output: Option<PathBuf>,
     /// Form of the document.
     pub format: Format,
+    /// Whether the text is a table that is redrawn, which needs a terminal.
+    pub top: bool,
     /// How reads are seen.
     pub reads: Reads,
     /// How page faults are seen.

@@ -100,6 +100,11 @@ impl Learner {
         }
     }
 
+    /// How many blocks were touched so far, of how many.
+    pub(super) fn touched(&self) -> (u64, u64) {
+        self.recorder.touched()
+    }
+
     /// Keeps the recording so far, in place of what this run kept before. Waits for the disk.
     pub(super) fn keep(&self) {
         let steps = self.recorder.steps();

@@ -8,7 +8,7 @@ use aya::maps::{HashMap, MapData};
 
 use ossc_common::Span;
 
-use super::{Error, processes};
+use super::{Error, load, processes};
 use crate::base::ByteRange;
 
 /// The map `TARGETS` of the programs.
@@ -28,6 +28,9 @@ impl TargetMap {
     /// fork program, or already in /proc. Only a grandchild born during a listing can be in neither; hence
     /// the listing is repeated until it brings nothing new.
     pub(super) fn add(&mut self, pid: u32) -> Result<BTreeSet<u32>, Error> {
+        if !load::is_first_pid_namespace() {
+            return Err(Error::PidNamespace { pid });
+        }
         let failed = |source| Error::Process { pid, source };
         let process = processes::process_of(pid).map_err(failed)?;
         let mut family = BTreeSet::new();

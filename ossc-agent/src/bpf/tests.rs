@@ -5,6 +5,9 @@
 //! programs write into one ring buffer, in order: when the reader that comes last has been seen, whatever was
 //! to be seen of the readers before it has been too.
 
+mod calls;
+mod flood;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -266,9 +269,13 @@ fn a_cgroup_stands_for_its_processes_and_those_below() {
     let file = Watchable::on_disk();
     let (probes, seen) = start(chosen(&[], &[&cgroup.path]));
     file.watch(&probes, 1);
-    Reader::held(CAT, &file.path).run();
+    let stranger = Reader::held(CAT, &file.path);
+    let stranger_pid = stranger.pid();
+    stranger.run();
     let members = [&cgroup.below, &cgroup.path].map(|folder| {
-        let member = Reader::held(CAT, &file.path);
+        // The member itself, then a child of its child.
+        let script = r#"read -r line <"$FILE"; sh -c "sh -c 'cat \"\$FILE\"; :'; :""#;
+        let member = Reader::held(script, &file.path);
         let pid = member.pid();
         fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
         member.run();
@@ -276,7 +283,9 @@ fn a_cgroup_stands_for_its_processes_and_those_below() {
     });
     drop(probes);
     let openers: Vec<_> = seen.iter().filter(|a| a.kind == AccessKind::Open).map(|a| a.pid).collect();
-    assert_eq!(openers, members);
+    let [first, of_first, second, of_second] = openers[..] else { panic!("opened by {openers:?}") };
+    assert_eq!([first, second], members);
+    assert!(![first, second, stranger_pid].iter().any(|pid| [of_first, of_second].contains(pid)));
 }
 
 #[test]

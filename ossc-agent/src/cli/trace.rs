@@ -42,6 +42,10 @@ pub(super) struct Trace {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 
+    /// Instead of lines, a table of the files that is redrawn; lines after all where there is no terminal
+    #[arg(long)]
+    top: bool,
+
     /// How reads are seen
     #[arg(long, value_name = "HOW", default_value = "auto")]
     reads: Reads,
@@ -70,7 +74,9 @@ impl Trace {
             eprintln!("ossc-agent: this format is not for a terminal; give --output FILE");
             return Exit::USAGE;
         }
+        let is_table = self.format == Format::Text && self.output.is_none() && stdout().is_terminal();
         let config = Config {
+            top: self.top && is_table,
             pids: self.pids,
             cgroups: self.cgroups,
             command: self.command,
