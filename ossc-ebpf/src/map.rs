@@ -57,7 +57,7 @@ fn record(ctx: &TracePointContext) -> Option<()> {
     // SAFETY: only this thread writes the entry, and it is here.
     let mut record = *unsafe { MAPS_IN_FLIGHT.get(thread.id) }?;
     MAPS_IN_FLIGHT.remove(thread.id).ok()?;
-    stall::over(thread, record.file);
+    stall::mmap_over(thread, record.file);
     record.address = syscall::result(ctx)?;
     memory::widen(record.tgid, record.address, record.length);
     send(&record);

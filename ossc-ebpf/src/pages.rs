@@ -95,7 +95,7 @@ fn touch(mapping: Address, (begin, end): (u64, u64)) -> Option<()> {
     let mut record = thread.touches(watched(inode_of_mapping(mapping)?)?, KIND_FAULT);
     (record.offset, record.length) = (begin, end.wrapping_sub(begin));
     // Of mmap(2) with MAP_POPULATE, which has got past the gate.
-    stall::over(thread, record.file);
+    stall::mmap_over(thread, record.file);
     send(&record);
     Some(())
 }

@@ -26,14 +26,18 @@ pub(crate) fn remember(thread: Thread, call: Call) {
     }
 }
 
-/// The thread's call has got to the file, or to its end.
-pub(crate) fn over(thread: Thread, file: u32) {
+/// The thread's mmap(2), if it is in one, has got to the file, or to its end.
+pub(crate) fn mmap_over(thread: Thread, file: u32) {
     if setting!(stalls) == 0 {
         return;
     }
     if let Some(last) = LAST_CALLS.get_ptr_mut(thread.id) {
         // SAFETY: as in `remember`.
-        end(thread, file, unsafe { &mut *last });
+        let last = unsafe { &mut *last };
+        // A read has a length; one that failed is still here, and waits for nothing.
+        if last.begin == last.end {
+            end(thread, file, last);
+        }
     }
 }
 
