@@ -21,7 +21,7 @@ pub use error::Error;
 pub use verify::{FileReport, Finding, Report, Status, verify};
 
 use crate::config::Config;
-use crate::keeper;
+use crate::{keeper, sys};
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub fn run(config: Config) -> Result<Outcome, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::System { what: "start the event loop", source })?;
+        .map_err(sys::Error::when("start the event loop"))?;
     let ending = runtime.block_on(async {
         let prepared = prepare::prepare(&config, inherited).await?;
         load::run(&config, prepared).await

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
-use crate::{agent, keeper};
+use crate::{agent, keeper, sys};
 
 pub use exit::Exit;
 
@@ -103,7 +103,9 @@ fn run_keeper() -> Exit {
     }
     match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {
         Ok(()) => Exit::from(agent::Outcome::Complete),
-        Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }, true),
+        Err(source) => {
+            exit::report(&agent::Error::System(sys::Error::when("keep readers held")(source)), true)
+        }
     }
 }
 

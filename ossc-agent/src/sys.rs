@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "the one place where the agent talks to the kernel without a safe wrapper")]
 
 pub mod command;
+mod error;
 pub mod fanotify;
 pub mod file;
 pub mod lease;
@@ -12,3 +13,5 @@ pub mod shared;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+
+pub use error::Error;

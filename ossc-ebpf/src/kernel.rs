@@ -9,6 +9,9 @@ use ossc_common::Inode;
 
 use crate::maps::setting;
 
+/// `FS_ACCESS_PERM` and `FS_PRE_ACCESS` (include/linux/fsnotify_backend.h).
+const PERMISSION_MARKS: u32 = 0x2_0000 | 0x10_0000;
+
 /// Something in kernel memory.
 pub(crate) type Address = *const u8;
 
@@ -49,6 +52,29 @@ pub(crate) fn identity(inode: Address) -> Option<Inode> {
 /// Where the next read of a `struct file` begins.
 pub(crate) fn position_of_file(file: Address) -> Option<u64> {
     member(file, setting!(offsets.file_position))
+}
+
+/// Whether reads of a `struct inode` ask somebody first: a fanotify mark on it wants permission events.
+pub(crate) fn is_gated(inode: Address) -> bool {
+    let offset = setting!(offsets.inode_marks);
+    // Where the kernel does not say, every watched file may be.
+    offset == 0 || member::<u32>(inode, offset).is_some_and(|mask| mask & PERMISSION_MARKS != 0)
+}
+
+/// The `struct file` that a `struct kiocb` reads, its first member (include/linux/fs.h).
+pub(crate) fn file_of_request(request: Address) -> Option<Address> {
+    member(request, 0)
+}
+
+/// Where the read of a `struct kiocb` begins.
+pub(crate) fn position_of_request(request: Address) -> Option<u64> {
+    member(request, setting!(offsets.request_position))
+}
+
+/// The bytes that a `struct iov_iter` takes from the file; None if it gives them.
+pub(crate) fn wanted_by_buffers(buffers: Address) -> Option<u64> {
+    let is_source: u8 = member(buffers, setting!(offsets.buffers_are_source))?;
+    if is_source == 0 { member(buffers, setting!(offsets.buffers_count)) } else { None }
 }
 
 /// Process id of a `task_struct`.

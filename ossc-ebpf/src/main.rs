@@ -11,9 +11,11 @@ mod filter;
 mod kernel;
 mod map;
 mod maps;
+mod memory;
 mod open;
 mod pages;
 mod read;
+mod stall;
 mod syscall;
 mod tree;
 

@@ -22,6 +22,7 @@ use crate::fetch::Fetcher;
 use crate::gate::{self, Capacity, Gate, Guarded};
 use crate::keeper::{self, Inherited, Keeper, Record};
 use crate::store::{File, Inode, Store};
+use crate::sys;
 
 /// What holds readers.
 pub(super) struct Guard {
@@ -80,8 +81,7 @@ impl Guard {
         strays.into_iter().for_each(|inode| gate.refuse(inode));
         gate.begin(pending);
         let ended = watch(&keeper)?;
-        let sigio =
-            signal(SignalKind::io()).map_err(|source| Error::System { what: "receive SIGIO", source })?;
+        let sigio = signal(SignalKind::io()).map_err(sys::Error::when("receive SIGIO"))?;
         Ok(Some(Self { gate, keeper, ended, _sigio: sigio }))
     }
 
@@ -177,7 +177,7 @@ fn watch(keeper: &Keeper) -> Result<Arc<Notify>, Error> {
         })?;
         Ok(ended)
     };
-    watch().map_err(|source| Error::System { what: "watch the keeper", source })
+    Ok(watch().map_err(sys::Error::when("watch the keeper"))?)
 }
 
 /// Whether readers are let at the holes, for the tests that must see the difference.

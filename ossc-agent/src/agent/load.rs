@@ -18,8 +18,8 @@ use crate::config::{Config, OnChange};
 use crate::fetch::{self, Fetcher};
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
-use crate::sys::command::Command;
 use crate::sys::signals::{Caught, Signals};
+use crate::sys::{self, command::Command};
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
@@ -74,7 +74,7 @@ struct Load<'a> {
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, Error> {
     let Prepared { store, incomplete, fetcher, learner, guard, mut events, started } = prepared;
-    let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
+    let mut signals = Signals::take().map_err(sys::Error::when("receive signals"))?;
     let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
     tracing::info!(
@@ -84,7 +84,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
         "files visible"
     );
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
-    let probes = super::observe::start(config, &store, &learner).await;
+    let mut probes = super::observe::start(config, &store, &learner).await;
     let watch = |pid| {
         learner.add_pid(pid);
         probes.add_pid(pid);
@@ -141,6 +141,10 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
             Event::Persist => {
                 load.persist();
                 load.guard.iter_mut().for_each(Guard::tidy);
+                if load.is_complete() && probes.is_over(load.learner.touched(), std::time::Instant::now()) {
+                    probes.end();
+                    load.keep_order();
+                }
             }
         }
     };

@@ -80,8 +80,8 @@ async fn lay_out(
         );
         objects
     };
-    let limit = sys::process::raise_open_files()
-        .map_err(|source| Error::System { what: "raise the limit of open descriptors", source })?;
+    let limit =
+        sys::process::raise_open_files().map_err(sys::Error::when("raise the limit of open descriptors"))?;
     if u64::try_from(objects.len()).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDES_FILES) > limit {
         return Err(Error::TooManyFiles { files: objects.len(), limit });
     }
@@ -89,7 +89,7 @@ async fn lay_out(
     let files = files
         .map(|(_, fd)| fd.try_clone())
         .collect::<Result<_, _>>()
-        .map_err(|source| Error::System { what: "duplicate a descriptor", source })?;
+        .map_err(sys::Error::when("duplicate a descriptor"))?;
     let store = Store::take_over(&config.store, objects, files)?;
     say(store.report(), started);
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).count();

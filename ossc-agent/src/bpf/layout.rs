@@ -34,6 +34,11 @@ pub(super) fn read() -> Result<Offsets, String> {
         inode_ino: at("inode", "i_ino")?,
         inode_sb: at("inode", "i_sb")?,
         super_block_dev: at("super_block", "s_dev")?,
+        // Without these something is not seen, which `attach` and docs/trace.md tell, but the rest is.
+        inode_marks: at("inode", "i_fsnotify_mask").unwrap_or(0),
+        request_position: at("kiocb", "ki_pos").unwrap_or(0),
+        buffers_count: at("iov_iter", "count").unwrap_or(0),
+        buffers_are_source: at("iov_iter", "data_source").unwrap_or(0),
     })
 }
 
@@ -83,5 +88,6 @@ mod tests {
     fn the_running_kernel_has_every_member() {
         let offsets = read().unwrap();
         assert_eq!(offsets.task_tgid, offsets.task_pid + 4);
+        assert!(offsets.inode_marks > 0 && offsets.request_position > 0 && offsets.buffers_are_source > 0);
     }
 }

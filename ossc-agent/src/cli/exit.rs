@@ -92,7 +92,7 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
-        Error::Fetch(_) | Error::Keeper(_) | Error::System { .. } => 1,
+        Error::Fetch(_) | Error::Keeper(_) | Error::System(_) => 1,
         Error::Log { .. } | Error::StateDir { .. } => 2,
     })
 }
