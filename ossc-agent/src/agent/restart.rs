@@ -40,5 +40,5 @@ pub(super) fn before() -> Before {
 /// Executes the program anew; returns why that failed.
 pub(super) fn execute(command: Option<u32>) -> Error {
     let source = sys::process::execute_again(VARIABLE, &command.unwrap_or(0).to_string());
-    Error::System { what: "execute the program anew", source }
+    sys::Error::when("execute the program anew")(source).into()
 }

@@ -10,6 +10,7 @@ use super::Error;
 use crate::base::Object;
 use crate::config::Config;
 use crate::oss;
+use crate::sys;
 use crate::store::{self, Doubt, Found, State};
 
 /// What a file is worth.
@@ -79,7 +80,7 @@ pub fn verify(config: &Config, deep: bool) -> Result<Report, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::System { what: "start the event loop", source })?;
+        .map_err(sys::Error::when("start the event loop"))?;
     let client = oss::Client::new(config.oss.clone())?;
     let objects = runtime.block_on(client.list())?;
     let model_dir = &config.store.model_dir;

@@ -8,6 +8,7 @@ use super::{Exit, exit, logging};
 use crate::agent;
 use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
 use crate::doctor::{Options, Verdict, examine};
+use crate::sys;
 
 /// Arguments of `ossc-agent doctor`.
 ///
@@ -40,7 +41,7 @@ impl Doctor {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(source) => {
-                return exit::report(&agent::Error::System { what: "start a runtime", source }, true);
+                return exit::report(&agent::Error::System(sys::Error::when("start a runtime")(source)), true);
             }
         };
         let config = config::resolve(&self.flags, &Environment::of_process());

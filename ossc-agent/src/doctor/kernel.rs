@@ -110,7 +110,7 @@ fn btf() -> Check {
 }
 
 fn probes() -> Vec<Check> {
-    let config = bpf::Config { targets: Targets::Everybody };
+    let config = bpf::Config::new(Targets::Everybody);
     let summary = match Probes::start(&config, drop) {
         Ok(probes) => probes.summary(),
         Err(error) => {
