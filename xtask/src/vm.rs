@@ -104,7 +104,7 @@ pub(crate) fn run(kernels: &[Choice], agent: &Path) -> Result<Vec<(Choice, Vec<L
     let check = Check { program: cmd::root().join("target/debug/ossc-kernel-check"), agent, folder };
     let (mut results, mut failures) = (Vec::new(), 0);
     for (choice, kernel) in kernels {
-        let lines = check.on(choice, kernel.as_ref())?;
+        let lines = check.on(choice, kernel.as_ref());
         failures += print(&lines);
         results.push((choice, lines));
     }
@@ -135,7 +135,7 @@ struct Check {
 
 impl Check {
     /// What the checks told on this kernel.
-    fn on(&self, choice: Choice, kernel: Option<&Kernel>) -> Result<Vec<Line>> {
+    fn on(&self, choice: Choice, kernel: Option<&Kernel>) -> Vec<Line> {
         let started = Instant::now();
         let name = choice.name();
         let result = self.folder.join(format!("{name}.json"));
@@ -153,11 +153,11 @@ impl Check {
             println!("vm: {name}: {error:#}");
         }
         let text = fs::read(&result).unwrap_or_default();
-        String::from_utf8_lossy(&text)
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(|line| serde_json::from_str(line).with_context(|| format!("{name} told {line:?}")))
-            .collect()
+        let text = String::from_utf8_lossy(&text);
+        // A machine that was ended may have been about to tell something.
+        let broken = |line: &str| Line::Broken { name: "report".to_owned(), error: format!("told {line:?}") };
+        let told = text.lines().filter(|line| !line.trim().is_empty());
+        told.map(|line| serde_json::from_str(line).unwrap_or_else(|_| broken(line))).collect()
     }
 
     fn here(&self, console: &Path, result: &Path) -> Result<()> {

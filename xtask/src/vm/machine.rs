@@ -98,3 +98,17 @@ fn share_root(socket: &Path) -> Result<Guarded> {
     // Its messages are about its own doing and come also when all is well.
     Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_not_waited_for_beyond_the_deadline() {
+        let mut child = Guarded::spawn(cmd::tied("sleep").arg("1000")).unwrap();
+        assert_eq!(wait(&mut child, Duration::from_millis(1)).unwrap(), None);
+        let mut child = Guarded::spawn(cmd::tied("sh").args(["-c", "exit 3"])).unwrap();
+        let status = wait(&mut child, Duration::from_secs(60)).unwrap();
+        assert_eq!(status.and_then(|status| status.code()), Some(3));
+    }
+}
