@@ -118,7 +118,9 @@ fn a_file_system_that_fails_under_a_load_shows_no_wrong_byte() -> anyhow::Result
         agent.wait_for(FILES_VISIBLE)?;
         site.wait_percent(40, PATIENCE)?;
         let readers: Vec<_> = (0..4)
-            .map(|seed| reading("pread", &site.copies()).seed(seed).ops(50).any_errno().start(&site.targets()))
+            .map(|seed| {
+                reading("pread", &site.copies()).seed(seed).ops(50).any_errno().start(&site.targets())
+            })
             .collect::<Result<_, _>>()?;
         let (program, arguments) = blow.command.split_first().context("a command")?;
         run(std::process::Command::new(program).args(arguments).arg(site.disk().path()))?;
@@ -194,8 +196,7 @@ const DAMAGES: [(&str, Damage); 5] = [
 fn damaged_state_costs_a_fetch_and_no_wrong_byte() -> anyhow::Result<()> {
     let _turn = turn::take();
     for (name, damage) in DAMAGES {
-        let site =
-            Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, shards(2, SHARD))?;
+        let site = Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, shards(2, SHARD))?;
         let bystander = bystander(&site)?;
         let mut agent = site.start().option("--takeover-deadline", "1").start()?;
         agent.wait_for(FILES_VISIBLE)?;

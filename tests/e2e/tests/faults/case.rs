@@ -173,9 +173,13 @@ impl Case {
                 }
                 self.origin().faults().clear();
                 self.expect_errno(place)?;
-                self.site.origin().files().iter().zip(self.site.targets()).skip(1).try_for_each(
-                    |(file, target)| target.check_whole(file.size).context("another file"),
-                )
+                self.site
+                    .origin()
+                    .files()
+                    .iter()
+                    .zip(self.site.targets())
+                    .skip(1)
+                    .try_for_each(|(file, target)| target.check_whole(file.size).context("another file"))
             }
             Expect::Ends(..) => bail!("judged elsewhere"),
         }

@@ -220,14 +220,18 @@ fn lasting(when: When) -> Vec<Row> {
     garbled.tls = true;
     rows.push(garbled.spoiled(Fault::Garble { after }, LASTS));
     let key = format!("{}{A}", e2e::origin::PREFIX);
-    let replaced = Row::new("object replaced", when, Expect::Lost(&[A, "replaced", "expected ETag", "found"]));
+    let replaced =
+        Row::new("object replaced", when, Expect::Lost(&[A, "replaced", "expected ETag", "found"]));
     rows.push(replaced.spoiled(Fault::Put { key: key.clone(), size: A_SIZE }, 1));
     let shorter = Row::new("object replaced by a shorter one", when, Expect::Lost(&[A, "replaced"]));
     rows.push(shorter.spoiled(Fault::Put { key: key.clone(), size: 1 }, 1));
     let deleted = Row::new("object deleted", when, Expect::Lost(&[A, "NoSuchKey"]));
     rows.push(deleted.spoiled(Fault::Delete { key }, 1));
-    let mut flipped =
-        Row::new("a flipped byte, lasting", when, Expect::Lost(&[A, "CRC-64", "also after fetching it again"]));
+    let mut flipped = Row::new(
+        "a flipped byte, lasting",
+        when,
+        Expect::Lost(&[A, "CRC-64", "also after fetching it again"]),
+    );
     flipped.reads_early = false;
     rows.push(flipped.spoiled(Fault::Flip { offset: after }, LASTS));
     rows
@@ -288,8 +292,16 @@ fn listings() -> Vec<Row> {
         );
         let refused: [(&str, Rule, &'static [&'static str]); 6] = [
             ("listing: an XML bomb", document(BOMB), &["no listing"]),
-            ("listing: a size beyond u64", document(&listing("a.bin", "99999999999999999999")), &["no listing"]),
-            ("listing: a size no object has", document(&listing("a.bin", "48800000000001")), &["a.bin", "bytes"]),
+            (
+                "listing: a size beyond u64",
+                document(&listing("a.bin", "99999999999999999999")),
+                &["no listing"],
+            ),
+            (
+                "listing: a size no object has",
+                document(&listing("a.bin", "48800000000001")),
+                &["a.bin", "bytes"],
+            ),
             ("listing: no token for more pages", document(ENDLESS), &["more pages"]),
             ("listing: not XML", document("hello"), &["no listing"]),
             (
