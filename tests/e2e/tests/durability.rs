@@ -114,7 +114,7 @@ fn a_file_system_that_fails_under_a_load_shows_no_wrong_byte() -> anyhow::Result
         let disk = Scratch::mounted(blow.file_system, DISK)?;
         let device = disk.device()?;
         let site = Site::on(disk, config, shards(2, SHARD))?;
-        let agent = site.start().start()?;
+        let mut agent = site.start().start()?;
         agent.wait_for(FILES_VISIBLE)?;
         site.wait_percent(40, PATIENCE)?;
         let readers: Vec<_> = (0..4)
@@ -132,8 +132,14 @@ fn a_file_system_that_fails_under_a_load_shows_no_wrong_byte() -> anyhow::Result
             let outcome = reader.finish(PATIENCE)?;
             ensure!(!matches!(outcome, Outcome::WrongByte(_)), "{:?}: {outcome:?}", blow.command);
         }
-        // It cannot record what it has, and says so; what is wrong then is not the agent.
-        let ended = agent.stop()?;
+        // It cannot record what it has, and says so; what is wrong then is not the agent. The keeper cannot take the
+        // names from incomplete files, so it would guard them for ever; who unmounts ends it.
+        agent.process().signal(Signal::SIGTERM)?;
+        agent.process().wait(PATIENCE)?;
+        for keeper in keepers(&site.model_dir())? {
+            kill(keeper, Signal::SIGKILL)?;
+        }
+        let ended = agent.finish()?;
         ensure!(
             matches!(ended.status.code(), Some(exit::OK | exit::LOCAL)),
             "{:?}: {}\n{}",
@@ -141,10 +147,6 @@ fn a_file_system_that_fails_under_a_load_shows_no_wrong_byte() -> anyhow::Result
             ended.status,
             ended.text()
         );
-        // It cannot take the names from incomplete files, so it would guard them for ever; who unmounts ends it.
-        for keeper in keepers(&site.model_dir())? {
-            kill(keeper, Signal::SIGKILL)?;
-        }
         no_keeper_left(&site)?;
         site.disk().mount_again()?;
         site.origin().server().set_rate(0);
