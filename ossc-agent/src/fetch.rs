@@ -150,8 +150,7 @@ impl Fetcher {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
             client.connection(turn.checked_rem(sources.len()).map(|at| sources[at]))
         });
-        let retry =
-            Policy { tries: config.tries.get(), rest: config.retry_pause, ..Policy::default() };
+        let retry = Policy { tries: config.tries.get(), rest: config.retry_pause, ..Policy::default() };
         Self::start_with(config, store, &connect, retry, events)
     }
 

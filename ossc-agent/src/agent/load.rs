@@ -190,7 +190,18 @@ impl<'a> Load<'a> {
         started: std::time::Instant,
     ) -> Self {
         let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
-        Self { config, store, incomplete, fetcher, learner, guard, reporter, persisting: None, started, restart_at: None }
+        Self {
+            config,
+            store,
+            incomplete,
+            fetcher,
+            learner,
+            guard,
+            reporter,
+            persisting: None,
+            started,
+            restart_at: None,
+        }
     }
 
     fn is_complete(&self) -> bool {

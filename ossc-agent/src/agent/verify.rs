@@ -153,7 +153,11 @@ fn judge(object: &Object, found: &Result<Found, Doubt>) -> FileReport {
             let agrees = loaded.crc64.is_none_or(|crc64| found.recorded_crc64() == Some(crc64));
             file.checksum_agrees = verified && agrees;
             if !agrees {
-                file.find(Status::Different, "its blocks do not make the checksum of the object", FETCH_AGAIN);
+                file.find(
+                    Status::Different,
+                    "its blocks do not make the checksum of the object",
+                    FETCH_AGAIN,
+                );
             }
         }
         State::Partial { ready } => {

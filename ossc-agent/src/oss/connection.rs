@@ -118,7 +118,7 @@ impl Connection {
     /// A refusal of `If-Match` does not say what is there now; a HEAD does, so that the message can name both
     /// versions. Where it cannot be had, the refusal itself has to do.
     async fn explained(&self, object: &Object, error: Error) -> Error {
-        if !error.service().is_some_and(|service| service.status == 412) {
+        if error.service().is_none_or(|service| service.status != 412) {
             return error;
         }
         let now = self.shared.head(&object.key).await;

@@ -114,11 +114,13 @@ fn a_file_system_that_fails_under_a_load_shows_no_wrong_byte() -> anyhow::Result
         let disk = Scratch::mounted(blow.file_system, DISK)?;
         let device = disk.device()?;
         let site = Site::on(disk, config, shards(2, SHARD))?;
-        let agent = site.start().start()?;
+        let mut agent = site.start().start()?;
         agent.wait_for(FILES_VISIBLE)?;
         site.wait_percent(40, PATIENCE)?;
         let readers: Vec<_> = (0..4)
-            .map(|seed| reading("pread", &site.copies()).seed(seed).ops(50).any_errno().start(&site.targets()))
+            .map(|seed| {
+                reading("pread", &site.copies()).seed(seed).ops(50).any_errno().start(&site.targets())
+            })
             .collect::<Result<_, _>>()?;
         let (program, arguments) = blow.command.split_first().context("a command")?;
         run(std::process::Command::new(program).args(arguments).arg(site.disk().path()))?;
@@ -130,8 +132,14 @@ fn a_file_system_that_fails_under_a_load_shows_no_wrong_byte() -> anyhow::Result
             let outcome = reader.finish(PATIENCE)?;
             ensure!(!matches!(outcome, Outcome::WrongByte(_)), "{:?}: {outcome:?}", blow.command);
         }
-        // It cannot record what it has, and says so; what is wrong then is not the agent.
-        let ended = agent.stop()?;
+        // It cannot record what it has, and says so; what is wrong then is not the agent. The keeper cannot take the
+        // names from incomplete files, so it would guard them for ever; who unmounts ends it.
+        agent.process().signal(Signal::SIGTERM)?;
+        agent.process().wait(PATIENCE)?;
+        for keeper in keepers(&site.model_dir())? {
+            kill(keeper, Signal::SIGKILL)?;
+        }
+        let ended = agent.finish()?;
         ensure!(
             matches!(ended.status.code(), Some(exit::OK | exit::LOCAL)),
             "{:?}: {}\n{}",
@@ -139,10 +147,6 @@ fn a_file_system_that_fails_under_a_load_shows_no_wrong_byte() -> anyhow::Result
             ended.status,
             ended.text()
         );
-        // It cannot take the names from incomplete files, so it would guard them for ever; who unmounts ends it.
-        for keeper in keepers(&site.model_dir())? {
-            kill(keeper, Signal::SIGKILL)?;
-        }
         no_keeper_left(&site)?;
         site.disk().mount_again()?;
         site.origin().server().set_rate(0);
@@ -194,8 +198,7 @@ const DAMAGES: [(&str, Damage); 5] = [
 fn damaged_state_costs_a_fetch_and_no_wrong_byte() -> anyhow::Result<()> {
     let _turn = turn::take();
     for (name, damage) in DAMAGES {
-        let site =
-            Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, shards(2, SHARD))?;
+        let site = Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, shards(2, SHARD))?;
         let bystander = bystander(&site)?;
         let mut agent = site.start().option("--takeover-deadline", "1").start()?;
         agent.wait_for(FILES_VISIBLE)?;

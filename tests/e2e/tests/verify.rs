@@ -106,7 +106,10 @@ fn finds_a_flipped_byte_on_the_disk() -> anyhow::Result<()> {
     file.set_modified(modified)?;
     file.sync_all()?;
     let text = expect(&site, 0, DIFFERENT)?;
-    says(&text, &["00002", "bytes 4194304..6291456 are not those that were loaded", "remove the file", "2 of 3"])?;
+    says(
+        &text,
+        &["00002", "bytes 4194304..6291456 are not those that were loaded", "remove the file", "2 of 3"],
+    )?;
 
     // The advice helps.
     fs::remove_file(target.path())?;

@@ -110,7 +110,9 @@ impl Service {
         let result = match (plan.error.take(), document) {
             (Some(error), _) => Err(error),
             (None, Some((status, text))) => Ok(Response::text(status, "application/xml", text)),
-            (None, None) => address.and_then(|address| self.perform(request, &address, operation, now, &mut plan)),
+            (None, None) => {
+                address.and_then(|address| self.perform(request, &address, operation, now, &mut plan))
+            }
         };
         let head_only = request.method == "HEAD";
         let mut response =

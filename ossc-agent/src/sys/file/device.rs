@@ -36,7 +36,8 @@ fn mount_number(dev: u64) -> Option<u64> {
     // ext4_register_sysfs and xfs_mountfs name it after the device, btrfs after its UUID, with the devices in it.
     let by_device = ["/sys/fs/ext4", "/sys/fs/xfs"].map(|parent| Path::new(parent).join(name));
     let by_uuid = fs::read_dir("/sys/fs/btrfs").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut all = by_device.into_iter().chain(by_uuid.filter(|path| path.join("devices").join(name).exists()));
+    let mut all =
+        by_device.into_iter().chain(by_uuid.filter(|path| path.join("devices").join(name).exists()));
     all.find_map(|path| Some(fs::metadata(path).ok()?.ino()))
 }
 

@@ -66,6 +66,9 @@ pub(super) struct Row {
     pub(super) fault: String,
     pub(super) when: When,
     pub(super) tls: bool,
+    /// Silence that the agent takes, in seconds: short only where silence is the fault, since a busy machine is
+    /// silent too.
+    pub(super) patience: u32,
     /// What the agent is started with and the server does wrong.
     pub(super) rules: Arc<[Rule]>,
     /// Before the agent is started.
@@ -100,6 +103,7 @@ impl Row {
             fault: fault.to_owned(),
             when,
             tls: false,
+            patience: 20,
             rules: Arc::new([]),
             prepare: nothing,
             amid: None,
@@ -111,8 +115,16 @@ impl Row {
 
     /// Requests of the first file for the place meet this.
     fn spoiled(mut self, fault: Fault, times: u64) -> Self {
+        if matches!(fault, Fault::Stall { .. } | Fault::Drip { .. }) {
+            self = self.hasty();
+        }
         let rule = Rule::new(fault).operation(Operation::Get).key("*/a.bin").at(self.when.offset());
         self.rules = self.rules.iter().cloned().chain([rule.times(times)]).collect();
+        self
+    }
+
+    fn hasty(mut self) -> Self {
+        self.patience = 1;
         self
     }
 
@@ -220,14 +232,18 @@ fn lasting(when: When) -> Vec<Row> {
     garbled.tls = true;
     rows.push(garbled.spoiled(Fault::Garble { after }, LASTS));
     let key = format!("{}{A}", e2e::origin::PREFIX);
-    let replaced = Row::new("object replaced", when, Expect::Lost(&[A, "replaced", "expected ETag", "found"]));
+    let replaced =
+        Row::new("object replaced", when, Expect::Lost(&[A, "replaced", "expected ETag", "found"]));
     rows.push(replaced.spoiled(Fault::Put { key: key.clone(), size: A_SIZE }, 1));
     let shorter = Row::new("object replaced by a shorter one", when, Expect::Lost(&[A, "replaced"]));
     rows.push(shorter.spoiled(Fault::Put { key: key.clone(), size: 1 }, 1));
     let deleted = Row::new("object deleted", when, Expect::Lost(&[A, "NoSuchKey"]));
     rows.push(deleted.spoiled(Fault::Delete { key }, 1));
-    let mut flipped =
-        Row::new("a flipped byte, lasting", when, Expect::Lost(&[A, "CRC-64", "also after fetching it again"]));
+    let mut flipped = Row::new(
+        "a flipped byte, lasting",
+        when,
+        Expect::Lost(&[A, "CRC-64", "also after fetching it again"]),
+    );
     flipped.reads_early = false;
     rows.push(flipped.spoiled(Fault::Flip { offset: after }, LASTS));
     rows
@@ -279,7 +295,9 @@ fn listings() -> Vec<Row> {
             ("listing: silence", Fault::Stall { after: Some(100), time: None }),
             ("listing: clock off by an hour", Fault::Skew { seconds: 3600 }),
         ] {
-            rows.push(Row::new(name, when, Expect::Loads(&[])).with_rule(list(fault).nth(page)));
+            let row = Row::new(name, when, Expect::Loads(&[]));
+            let row = if matches!(fault, Fault::Stall { .. }) { row.hasty() } else { row };
+            rows.push(row.with_rule(list(fault).nth(page)));
         }
         let key = format!("{}c.bin", e2e::origin::PREFIX);
         rows.push(
@@ -288,8 +306,16 @@ fn listings() -> Vec<Row> {
         );
         let refused: [(&str, Rule, &'static [&'static str]); 6] = [
             ("listing: an XML bomb", document(BOMB), &["no listing"]),
-            ("listing: a size beyond u64", document(&listing("a.bin", "99999999999999999999")), &["no listing"]),
-            ("listing: a size no object has", document(&listing("a.bin", "48800000000001")), &["a.bin", "bytes"]),
+            (
+                "listing: a size beyond u64",
+                document(&listing("a.bin", "99999999999999999999")),
+                &["no listing"],
+            ),
+            (
+                "listing: a size no object has",
+                document(&listing("a.bin", "48800000000001")),
+                &["a.bin", "bytes"],
+            ),
             ("listing: no token for more pages", document(ENDLESS), &["more pages"]),
             ("listing: not XML", document("hello"), &["no listing"]),
             (
@@ -304,7 +330,7 @@ fn listings() -> Vec<Row> {
         }
     }
     let silent = Row::new("listing: silence, lasting", When::First, Expect::Ends(exit::NETWORK, &["within"]));
-    rows.push(silent.with_rule(list(Fault::Stall { after: None, time: None })));
+    rows.push(silent.hasty().with_rule(list(Fault::Stall { after: None, time: None })));
     for (name, key, says) in [
         ("listing: a key with '..'", "../x", &["'..'"] as &'static [_]),
         ("listing: an absolute key", "/x", &["begins with '/'"]),

@@ -82,7 +82,11 @@ impl Plan {
             Fault::Document { status, text } => self.document = Some((*status, text.clone())),
             Fault::Header { name, value } => self.headers.push((name.clone(), value.clone())),
             Fault::Stall { after, time } => {
-                self.stalls.push(Stall { after: after.map(from_begin), time: *time, rule: Arc::clone(active) });
+                self.stalls.push(Stall {
+                    after: after.map(from_begin),
+                    time: *time,
+                    rule: Arc::clone(active),
+                });
                 self.stalls.sort_by_key(|stall| stall.after);
             }
             Fault::WrongRange { shift } => self.distortion.shift_range = *shift,
