@@ -61,9 +61,22 @@ pub struct Offsets {
     pub buffers_count: u32,
     /// `iov_iter.data_source`: whether the buffers are written to the file.
     pub buffers_are_source: u32,
+    /// `xarray.xa_head` within the `address_space`: the page cache. This and those below are 0 where the kernel does
+    /// not count how often a folio is mapped.
+    pub cache_head: u32,
+    /// `xa_node.shift`.
+    pub node_shift: u32,
+    /// `xa_node.slots`.
+    pub node_slots: u32,
+    /// `folio.index`: which page of the file is its first.
+    pub folio_index: u32,
+    /// `folio._flags_1`, whose lowest byte is log2 of the pages of a large folio.
+    pub folio_order: u32,
+    /// `folio._large_mapcount`: how often pages of a large folio are mapped, less 1.
+    pub folio_mapped: u32,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 18 * 4);
+const _: () = assert!(size_of::<Offsets>() == 24 * 4);
 const _: () = assert!(size_of::<Settings>() == 5 * 4 + size_of::<Offsets>());
 
 #[cfg(feature = "user")]

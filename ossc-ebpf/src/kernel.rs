@@ -94,12 +94,12 @@ pub(crate) fn live_threads(task: Address) -> Option<u32> {
 }
 
 /// Copies the member at `offset` of the structure at `base`.
-fn member<T>(base: Address, offset: u32) -> Option<T> {
+pub(crate) fn member<T>(base: Address, offset: u32) -> Option<T> {
     read(base.wrapping_add(offset as usize))
 }
 
 /// Copies what is at an address.
-fn read<T>(address: Address) -> Option<T> {
+pub(crate) fn read<T>(address: Address) -> Option<T> {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(address.cast()) }.ok()
 }

@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "every look at kernel memory goes through a raw pointer")]
 
 mod filter;
+mod folio;
 mod kernel;
 mod map;
 mod maps;

@@ -91,6 +91,12 @@ pub(crate) static SETTINGS: Settings = Settings {
         request_position: 0,
         buffers_count: 0,
         buffers_are_source: 0,
+        cache_head: 0,
+        node_shift: 0,
+        node_slots: 0,
+        folio_index: 0,
+        folio_order: 0,
+        folio_mapped: 0,
     },
 };
 

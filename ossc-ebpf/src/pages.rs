@@ -12,7 +12,7 @@ use crate::kernel::{
     Address, file_of_request, inode_of_file, inode_of_mapping, position_of_request, wanted_by_buffers,
 };
 use crate::maps::{Call, LAST_CALLS, send, setting};
-use crate::stall;
+use crate::{folio, stall};
 
 /// TP_PROTO(mapping, index, last_index): a read takes pages `index..=last_index` out of the page cache. A long one
 /// comes here several times, each time with the whole rest.
@@ -26,15 +26,15 @@ pub(crate) fn get_pages(ctx: RawTracePointContext) -> i32 {
 /// with its neighbours.
 #[raw_tracepoint]
 pub(crate) fn fault(ctx: RawTracePointContext) -> i32 {
-    let _ = touch(ctx.arg(0), pages(ctx.arg(1), ctx.arg(1)));
+    let _ = touch(ctx.arg(0), ctx.arg(1), ctx.arg(1));
     0
 }
 
 /// TP_PROTO(mapping, start, end): a fault that mapped those of `start..=end` that were there (fault_around_bytes,
-/// 64 KiB by default).
+/// 64 KiB by default), and more where these are part of a large folio.
 #[raw_tracepoint]
 pub(crate) fn map_pages(ctx: RawTracePointContext) -> i32 {
-    let _ = touch(ctx.arg(0), pages(ctx.arg(1), ctx.arg(2)));
+    let _ = touch(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
@@ -90,9 +90,16 @@ fn is_told(thread: Thread, inode: Address, begin: u64, end: u64) -> bool {
     true
 }
 
-fn touch(mapping: Address, (begin, end): (u64, u64)) -> Option<()> {
+fn touch(mapping: Address, mut first: u64, mut last: u64) -> Option<()> {
     let thread = Thread::of_target()?;
     let mut record = thread.touches(watched(inode_of_mapping(mapping)?)?, KIND_FAULT);
+    if first != last
+        && let Some((folio_first, folio_last)) = folio::mapped_whole(mapping, first)
+    {
+        // The window is wider than a small folio.
+        (first, last) = (first.min(folio_first), last.max(folio_last));
+    }
+    let (begin, end) = pages(first, last);
     (record.offset, record.length) = (begin, end.wrapping_sub(begin));
     // Of mmap(2) with MAP_POPULATE, which has got past the gate.
     stall::mmap_over(thread, record.file);

@@ -44,7 +44,7 @@ os.waitpid(child, 0)
         let [of_parent, of_child] = &faults[..] else { panic!("{faults:?}") };
         for (fault, byte) in [(of_parent, 14 * MIB), (of_child, 9 * MIB)] {
             assert!(
-                fault.start <= byte && byte < fault.end && fault.end - fault.start <= FAULT_AROUND,
+                fault.start <= byte && byte < fault.end && fault.end - fault.start <= MAPPED_MAX,
                 "{fault:?}"
             );
         }
