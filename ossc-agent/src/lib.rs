@@ -24,3 +24,7 @@ pub mod trace;
 pub mod agent;
 // Floor 8: the door.
 pub mod cli;
+// On top of all: the parsers of outside bytes, for fuzzers. Part of no release.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

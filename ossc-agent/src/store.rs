@@ -17,6 +17,8 @@
 mod config;
 mod data_file;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inherited;
 mod journal;
 mod model_dir;

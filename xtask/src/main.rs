@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cmd;
 mod demo;
+mod fuzz;
 mod lint;
 mod server;
 mod setup;
@@ -32,6 +33,8 @@ enum Command {
     Test,
     /// Formatting, clippy, and the project's own rules about its source tree
     Lint,
+    /// Run the fuzzers of tests/fuzz on every parser of outside bytes (nightly Rust)
+    Fuzz(fuzz::Args),
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
     Bench(bench::Args),
     /// Run a program and print what it used as JSON; `bench` runs itself with this
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::demo(),
         Command::Test => test::test(),
         Command::Lint => lint::lint(),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Measure(args) => bench::measure(&args),
     };

@@ -10,7 +10,7 @@ use super::tokens::{Tokens, is_word};
 use super::tree::Tree;
 
 /// Each part with its floor. Parts of one floor do not know each other.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("base", 0),
     ("sys", 1),
     ("metrics", 1),
@@ -32,6 +32,8 @@ const FLOORS: [(&str, u8); 19] = [
     ("main", 9),
     // Only lists the modules.
     ("lib", 9),
+    // Only lists the parts' own fuzzing functions.
+    ("fuzzing", 9),
 ];
 
 /// Where the floors are.
