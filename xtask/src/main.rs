@@ -11,6 +11,7 @@ mod fuzz;
 mod lint;
 mod server;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -35,6 +36,8 @@ enum Command {
     Lint,
     /// Run the fuzzers of tests/fuzz on every parser of outside bytes (nightly Rust)
     Fuzz(fuzz::Args),
+    /// Load random models under random readers, faults, kills and evictions, and check all that is promised (root)
+    Soak(soak::Args),
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
     Bench(bench::Args),
     /// Run a program and print what it used as JSON; `bench` runs itself with this
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Lint => lint::lint(),
         Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Soak(args) => soak::soak(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Measure(args) => bench::measure(&args),
     };

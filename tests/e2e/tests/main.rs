@@ -17,6 +17,7 @@ mod reader_itself;
 mod readers;
 mod resume;
 mod signatures;
+mod soak;
 mod tls;
 
 use std::path::Path;
