@@ -38,7 +38,7 @@ mod undo;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, atomic};
 
 pub use config::Config;
 pub use data_file::{File, Inode, Sealed};

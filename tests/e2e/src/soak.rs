@@ -145,7 +145,9 @@ pub fn run(config: &Config, mut tell: impl FnMut(&str)) -> anyhow::Result<Figure
             Ok(()) => tell(&format!("step {number}: ok, {} ms: {plan}", figures.longest_ms)),
             Err(error) => {
                 failed += 1;
-                tell(&format!("step {number} FAILED, repeat with --seed {seed} --step {number}: {plan}\n{error:#}"));
+                tell(&format!(
+                    "step {number} FAILED, repeat with --seed {seed} --step {number}: {plan}\n{error:#}"
+                ));
             }
         }
         number += 1;

@@ -29,6 +29,8 @@ pub struct Plan {
     pub(super) faults: Vec<(String, Rule)>,
     /// What happens during the load, and how many milliseconds after what happened before.
     pub(super) actions: Vec<(u64, Action)>,
+    /// How long readers are still started after all that.
+    pub(super) last_pause: u64,
     /// How many readers at a time.
     pub(super) readers: usize,
     /// Threads and connections of the agent.
@@ -77,6 +79,7 @@ impl Plan {
             rate: rng.u64(RATES),
             faults,
             actions,
+            last_pause: rng.u64(..LONGEST_PAUSE),
             readers: rng.usize(1..=10),
             threads: rng.u64(1..=3),
             connections: rng.u64(1..=6),
@@ -86,9 +89,8 @@ impl Plan {
 
     /// Whether a reader may get an errno: where OSS fails, where agents stop, and where versions end.
     pub(super) fn allows_errno(&self) -> bool {
-        let ends = |action: &(u64, Action)| {
-            matches!(action.1, Action::StopAgent | Action::Remove | Action::Replace)
-        };
+        let ends =
+            |action: &(u64, Action)| matches!(action.1, Action::StopAgent | Action::Remove | Action::Replace);
         !self.faults.is_empty() || self.actions.iter().any(ends)
     }
 }
@@ -138,7 +140,8 @@ fn any_fault(rng: &mut fastrand::Rng) -> (String, Rule) {
     };
     let (times, skip) = (rng.u64(1..12), rng.u64(..6));
     let text = format!("{text},key={PREFIX}*,times={times},skip={skip}");
-    let rule = text.parse().unwrap_or_else(|_| Rule::new(Fault::Close).operation(Operation::Get).times(times));
+    let rule =
+        text.parse().unwrap_or_else(|_| Rule::new(Fault::Close).operation(Operation::Get).times(times));
     (text, rule)
 }
 
@@ -146,7 +149,12 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sizes: Vec<_> = self.files.iter().map(|file| file.size).collect();
         let file_system = self.file_system.map_or("own disk", FileSystem::name);
-        write!(f, "{file_system}, files {sizes:?}, {} MB/s, {} readers, ", self.rate / 1_000_000, self.readers)?;
+        write!(
+            f,
+            "{file_system}, files {sizes:?}, {} MB/s, {} readers, ",
+            self.rate / 1_000_000,
+            self.readers
+        )?;
         write!(f, "{}x{} connections, actions {:?}", self.threads, self.connections, self.actions)?;
         let faults: Vec<_> = self.faults.iter().map(|(text, _)| text.as_str()).collect();
         if faults.is_empty() { Ok(()) } else { write!(f, ", faults {faults:?}") }

@@ -83,6 +83,7 @@ impl Step<'_> {
             self.read_for(Duration::from_millis(*pause))?;
             agent = self.act(*action, agent)?;
         }
+        self.read_for(Duration::from_millis(self.plan.last_pause))?;
         let agent = self.complete(agent)?;
         for reader in std::mem::take(&mut self.readers) {
             self.note(reader)?;
@@ -97,9 +98,10 @@ impl Step<'_> {
             self.figures.agents += 1;
             let connections = self.plan.connections.to_string();
             let start = self.site.start().option("--threads", self.plan.threads.to_string());
-            let mut agent = start.option("--connections", connections).start()?;
-            let Err(error) = agent.wait_for(FILES_VISIBLE) else { return Ok(agent) };
-            ensure!(!agent.process().is_running()?, "{error:#}");
+            let agent = start.option("--connections", connections).start()?;
+            if agent.wait_for(FILES_VISIBLE).is_ok() {
+                return Ok(agent);
+            }
             let ended = agent.finish()?;
             ensure!(!self.plan.faults.is_empty(), "an agent ended without need: {}", ended.text());
             ensure!(ended.status.code().is_some_and(|code| code > exit::INTERNAL), "{}", ended.text());
@@ -244,7 +246,11 @@ impl Step<'_> {
             if ended?.message() == ALL_COMPLETE {
                 return Ok(agent);
             }
-            ensure!(self.plan.allows_errno(), "lost without a fault:\n{}", tail(&text(&agent.log().so_far())));
+            ensure!(
+                self.plan.allows_errno(),
+                "lost without a fault:\n{}",
+                tail(&text(&agent.log().so_far()))
+            );
             for event in agent.log().so_far().iter().filter(|event| LOSSES.contains(&event.message())) {
                 ensure!(event.field("cause").is_some(), "a loss without a cause: {}", event.line());
             }

@@ -39,7 +39,8 @@ fn soak(arguments: &Arguments) -> anyhow::Result<()> {
     let reader: PathBuf = std::env::current_exe().context("own path")?.with_file_name("ossc-reader");
     let time = Duration::from_secs(arguments.seconds);
     println!("soak: seed {seed}");
-    let figures = run(&Config { seed, time, step: arguments.step, alone: true, reader }, |line| println!("{line}"))?;
+    let figures =
+        run(&Config { seed, time, step: arguments.step, alone: true, reader }, |line| println!("{line}"))?;
     println!("soak: seed {seed}, no failure\n{figures}");
     Ok(())
 }
