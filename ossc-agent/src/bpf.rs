@@ -11,6 +11,8 @@
 mod attach;
 mod consumer;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gates;
 mod inode;
 mod layout;

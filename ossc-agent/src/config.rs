@@ -7,6 +7,8 @@ mod credentials;
 mod env;
 mod error;
 mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod oss_path;
 mod raw;
 mod resolve;

@@ -43,6 +43,13 @@ use crate::base::{ByteRange, FileId, Lane};
 use crate::oss;
 use crate::store::Store;
 
+/// What `sync` is made of.
+mod primitives {
+    pub(super) use std::sync::Mutex;
+    pub(super) use tokio::sync::Notify;
+    pub(super) use tokio::time::sleep_until;
+}
+
 /// Most threads by default: at 100 Gbit/s, 16 move less than 1 GB/s each.
 const MAX_THREADS: u32 = 16;
 /// Connections a thread by default: enough to fill a link whose connections are slow, few enough that a demand's

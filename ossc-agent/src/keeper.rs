@@ -14,6 +14,8 @@
 
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod inherit;
 mod place;

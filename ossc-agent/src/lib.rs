@@ -25,3 +25,7 @@ pub mod agent;
 pub mod doctor;
 // Floor 8: the door.
 pub mod cli;
+// On top of all: the parsers of outside bytes, for fuzzers. Part of no release.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -17,6 +17,8 @@ mod deadline;
 mod dial;
 mod endpoint;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 mod list;
 mod metadata;

@@ -17,6 +17,8 @@
 mod config;
 mod data_file;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inherited;
 mod inspect;
 mod journal;
@@ -37,7 +39,7 @@ mod undo;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, atomic};
 
 pub use config::Config;
 pub use data_file::{File, Inode, Sealed};

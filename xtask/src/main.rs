@@ -7,9 +7,11 @@ mod bench;
 mod build;
 mod cmd;
 mod demo;
+mod fuzz;
 mod lint;
 mod server;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -33,6 +35,10 @@ enum Command {
     Test(test::Args),
     /// Formatting, clippy, and the project's own rules about its source tree
     Lint,
+    /// Run the fuzzers of tests/fuzz on every parser of outside bytes (nightly Rust)
+    Fuzz(fuzz::Args),
+    /// Load random models under random readers, faults, kills and evictions, and check all that is promised (root)
+    Soak(soak::Args),
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
     Bench(bench::Args),
     /// Check the agent on several kernels, in emulated machines and here, and write docs/kernel-support.md (root)
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::demo(),
         Command::Test(args) => test::test(&args),
         Command::Lint => lint::lint(),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Soak(args) => soak::soak(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Vm(args) => vm::vm(&args),
         Command::Measure(args) => bench::measure(&args),

@@ -23,8 +23,12 @@ const LONGEST_TIMEOUT: u32 = 3600;
 
 /// Builds the configuration of a run. Called by `cli` with the real environment, by tests with made-up ones.
 pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
-    let raw = read_file(flags)?;
-    let mut remarks = remarks(&raw);
+    merged(flags, env, &read_file(flags)?)
+}
+
+/// The same when the configuration file has been read.
+pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Config, Error> {
+    let mut remarks = remarks(raw);
     let (bucket, prefix) = super::oss_path::parse(&required(
         flags
             .oss_path
@@ -49,7 +53,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             .or_else(|| raw.model_dir.clone()),
         ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
     )?;
-    let state_dir = state_dir_of(flags, env, &raw);
+    let state_dir = state_dir_of(flags, env, raw);
     let exit_when_complete = flags.exit_when_complete;
     if exit_when_complete && !flags.command.is_empty() {
         remarks.push(
@@ -69,11 +73,11 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
                 .or_else(|| raw.region.clone()),
             cname: flags.cname || raw.cname.unwrap_or(false),
             ca_file: flags.ca_file.clone().or_else(|| raw.ca_file.clone()),
-            credentials: super::credentials::resolve(flags, env, &raw)?,
-            request_timeout: request_timeout(flags, &raw)?,
+            credentials: super::credentials::resolve(flags, env, raw)?,
+            request_timeout: request_timeout(flags, raw)?,
         },
-        store: store::Config { model_dir, block_size: block_size(flags, &raw)? },
-        fetch: fetch(flags, env, &raw)?,
+        store: store::Config { model_dir, block_size: block_size(flags, raw)? },
+        fetch: fetch(flags, env, raw)?,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
         takeover_deadline: flags
@@ -84,7 +88,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
-        log: log(flags, &raw)?,
+        log: log(flags, raw)?,
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
         remarks,

@@ -1,6 +1,8 @@
 //! Queue and workers against a scripted source and a real store.
 
 mod fake;
+mod interleaving;
+mod queue;
 
 use std::path::Path;
 use std::sync::mpsc;

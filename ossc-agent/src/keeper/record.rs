@@ -155,6 +155,20 @@ impl Record {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Record {
+    /// For `fuzzing`: puts words into the inbox and into places by turns, as a dead agent may have left them.
+    pub(super) fn fill(&self, memory: &Memory, words: &[u64], numbers: u64) {
+        memory.store(HIGHEST_AT, words.first().map_or(0, |highest| highest % numbers));
+        for (at, value) in words.iter().skip(1).enumerate() {
+            let (turn, offset) =
+                (at / PLACE_WORDS % 2, at / (2 * PLACE_WORDS) * PLACE_WORDS + at % PLACE_WORDS);
+            let at = if turn == 0 { INBOX_AT + offset % (BATCH_BYTES / WORD) } else { PLACES_AT + offset };
+            memory.store(at, *value);
+        }
+    }
+}
+
 impl AsFd for Record {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()

@@ -142,6 +142,15 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Received> {
     Ok(message.map_or(Received::Unknown, |message| Received::Message(message, descriptors)))
 }
 
+/// For `fuzzing`: a message that is understood means the same when it is sent on.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_back(bytes: &[u8]) {
+    let message = bytes.first_chunk().and_then(Message::decode);
+    if let Some(message) = message {
+        assert_eq!(Message::decode(&message.encode()), Some(message));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -15,5 +15,6 @@ pub mod python;
 pub mod reader;
 pub mod scratch;
 pub mod site;
+pub mod soak;
 pub mod sys;
 pub mod turn;

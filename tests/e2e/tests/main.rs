@@ -22,6 +22,7 @@ mod reader_itself;
 mod readers;
 mod resume;
 mod signatures;
+mod soak;
 mod tls;
 mod verify;
 

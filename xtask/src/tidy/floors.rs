@@ -33,6 +33,8 @@ const FLOORS: [(&str, u8); 20] = [
     ("main", 9),
     // Only lists the modules.
     ("lib", 9),
+    // Only lists the parts' own fuzzing functions.
+    ("fuzzing", 9),
 ];
 
 /// Where the floors are.
