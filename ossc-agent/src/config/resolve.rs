@@ -84,7 +84,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
             .takeover_deadline
             .or(raw.takeover_deadline_sec)
             .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
-        on_change: on_change(flags, &raw)?,
+        on_change: on_change(flags, raw)?,
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
