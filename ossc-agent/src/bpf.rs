@@ -203,7 +203,8 @@ impl Probes {
         }
         let is_shown = inode::faults_through_page_cache(file.as_fd()).map_err(unknown)?;
         let mut attached = lock(&self.attached);
-        if !is_shown || !attached.sees_faults() {
+        // Also where mappings are to be followed: the page cache does not tell of huge pages.
+        if !is_shown || !attached.sees_faults() || attached.sees_memory() {
             attached.see_addresses();
             lock(&self.resolver).resolve(id);
         }

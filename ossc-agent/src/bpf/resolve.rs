@@ -4,7 +4,7 @@
 //! Page faults are told by address where the kernel has no tracepoint in its page cache (before Linux 6.12), and for
 //! tmpfs, where these miss some. What else the kernel maps with the page touched is then reckoned: as many pages
 //! around as it takes in a read of a page that is there (`do_fault_around`, mm/memory.c). Where a tracepoint tells of
-//! the same fault, too, it is told once.
+//! the same fault, too, it is told once, unless the tracepoint knows of more: a large folio that was mapped whole.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,8 +26,8 @@ pub(super) struct Resolver {
     page: u64,
     /// Files whose faults are told by address.
     by_address: HashSet<FileId>,
-    /// The page that the last fault of a thread was about.
-    last: HashMap<u32, (FileId, u64)>,
+    /// The file and range of the last fault of a thread that was told by address.
+    last: HashMap<u32, (FileId, ByteRange)>,
 }
 
 impl Resolver {
@@ -100,22 +100,22 @@ impl Resolver {
         };
         let in_file = |address: u64| mapping.offset.saturating_add(address - mapping.memory.start());
         let range = ByteRange::new(in_file(memory.start()), in_file(memory.end()));
-        let (file, page) = (mapping.file, in_file(fault.address) / self.page);
+        let file = mapping.file;
         if self.last.len() >= THREADS_MAX {
             self.last.clear();
         }
-        self.last.insert(fault.by.tid, (file, page));
+        self.last.insert(fault.by.tid, (file, range));
         Some(access(fault.by, file, range, AccessKind::Fault))
     }
 
-    /// Whether this is the fault that was told last of its thread.
+    /// Whether this is the fault that was told last of its thread, and no more of the file than that.
     fn is_told(&mut self, access: &Access) -> bool {
         let is_one = access.kind == AccessKind::Fault && self.by_address.contains(&access.file);
-        let is_about = |(file, page): (FileId, u64)| {
-            let start = page.saturating_mul(self.page);
-            file == access.file && access.range.start() <= start && start < access.range.end()
+        let holds = |(file, told): (FileId, ByteRange)| {
+            let (from, to) = (access.range.start(), access.range.end());
+            file == access.file && told.start() <= from && to <= told.end()
         };
-        is_one && self.last.remove(&access.tid).is_some_and(is_about)
+        is_one && self.last.remove(&access.tid).is_some_and(holds)
     }
 }
 

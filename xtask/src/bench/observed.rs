@@ -128,7 +128,8 @@ impl Trace {
         if !of_everybody {
             command.args(["--pid", &stranger.child().id().to_string()]);
         }
-        let mut trace = Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+        let mut trace =
+            Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
         let mut output = BufReader::new(trace.child().stdout.take().context("the trace has no output")?);
         // Its first line comes when the probes are attached.
         let mut line = String::new();
