@@ -13,9 +13,10 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::sync::Arc;
 
 use shuttle::sync::atomic::{self, AtomicBool, AtomicU32, Ordering};
-use shuttle::sync::{Arc, mpsc};
+use shuttle::sync::mpsc;
 use shuttle::{future, thread};
 
 use self::queue::{Queue, Work};
