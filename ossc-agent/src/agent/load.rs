@@ -12,7 +12,7 @@ use super::heads::{HeadReady, Heads};
 use super::learn::Learner;
 use super::prepare::Prepared;
 use super::{Error, Outcome};
-use crate::base::{Bytes, FileId};
+use crate::base::{Bytes, FileId, millis};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::status::{Progress, Reporter};
@@ -65,7 +65,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     tracing::info!(
         files = store.files().len(),
         model_dir = %config.store.model_dir.display(),
-        ms = started.elapsed().as_millis(),
+        ms = millis(started.elapsed()),
         "files visible"
     );
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
@@ -188,7 +188,7 @@ impl<'a> Load<'a> {
             files = progress.files,
             bytes = %Bytes(progress.total),
             fetched = %Bytes(progress.fetched),
-            ms = self.started.elapsed().as_millis(),
+            ms = millis(self.started.elapsed()),
             "all files complete"
         );
         // The order of the load is known now, whatever becomes of this process later.

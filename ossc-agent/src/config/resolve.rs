@@ -47,6 +47,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
     )?;
     let state_dir = state_dir_of(flags, env, &raw);
+    let fetch = fetch(flags, env, &raw)?;
     let exit_when_complete = flags.exit_when_complete;
     if exit_when_complete && !flags.command.is_empty() {
         remarks.push(
@@ -67,9 +68,10 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             cname: flags.cname || raw.cname.unwrap_or(false),
             ca_file: flags.ca_file.clone().or_else(|| raw.ca_file.clone()),
             credentials: super::credentials::resolve(flags, env, &raw)?,
+            sources: fetch.sources.clone(),
         },
         store: store::Config { model_dir, block_size: block_size(flags, &raw)? },
-        fetch: fetch(flags, env, &raw)?,
+        fetch,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
         takeover_deadline: flags

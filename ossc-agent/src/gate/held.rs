@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use super::Shared;
 use super::demand::{Demand, Guarded, Reply};
-use crate::base::ByteRange;
+use crate::base::{ByteRange, millis};
 use crate::keeper::Wanted;
 use crate::store::Inode;
 use crate::sys::fanotify::Event;
@@ -146,7 +146,7 @@ impl<D: Demand> Held<D> {
         let wait = since.elapsed();
         self.shared.counters.released(wait);
         self.answer_on_record(&event, outcome);
-        let (path, pid, wait_ms) = (file.path().display(), event.pid, wait.as_millis());
+        let (path, pid, wait_ms) = (file.path().display(), event.pid, millis(wait));
         match outcome {
             Ok(()) if first => tracing::info!(%path, pid, %range, wait_ms, "reader released"),
             Ok(()) => tracing::debug!(%path, pid, %range, wait_ms, "reader released"),

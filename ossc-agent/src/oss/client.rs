@@ -21,7 +21,7 @@ use super::http::{self, Limits, Reply};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
-use crate::base::Object;
+use crate::base::{Object, millis};
 
 /// A listing page or metadata reply must be complete by then; OSS answers in milliseconds, and a page of 1000
 /// keys is a megabyte at most.
@@ -64,8 +64,8 @@ impl Client {
         let signer = Signer::new(endpoint.region());
         let clock = Clock::default();
         let credentials = CredentialCache::new(config.credentials, clock.clone());
-        let Config { bucket, prefix, .. } = config;
-        let dialer = Dialer::new(tls);
+        let Config { bucket, prefix, sources, .. } = config;
+        let dialer = Dialer::new(tls, sources);
         Ok(Self { shared: Arc::new(Shared { endpoint, bucket, prefix, signer, clock, credentials, dialer }) })
     }
 
@@ -167,7 +167,7 @@ impl Shared {
                 continue;
             }
             let Some(wait) = retry.wait(&error, fastrand::f64()) else { return Err(error) };
-            tracing::warn!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
+            tracing::warn!(%error, wait_ms = millis(wait), "request to OSS failed; trying again");
             tokio::time::sleep(wait).await;
         }
     }

@@ -2,6 +2,7 @@
 //! here reads any of these. `Client::new` takes them and reports what cannot work, before anything is sent.
 //! Secrets in them are wiped when dropped and not printed.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::credentials::CredentialSource;
@@ -24,4 +25,7 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Where access keys come from.
     pub credentials: CredentialSource,
+    /// Local addresses that small requests (listing, metadata, credentials) are sent from in turn; empty = the
+    /// kernel's choice. A [`super::Connection`] is given its own.
+    pub sources: Vec<IpAddr>,
 }

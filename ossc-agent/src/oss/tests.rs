@@ -24,6 +24,7 @@ fn config(endpoint: &str, prefix: &str) -> Config {
         cname: false,
         ca_file: None,
         credentials: CredentialSource::Static(keys("AK1")),
+        sources: Vec::new(),
     }
 }
 
