@@ -14,11 +14,14 @@ mod learn;
 mod load;
 mod observe;
 mod prepare;
+mod service;
 
 pub use error::Error;
+pub use service::Given;
 
 use crate::config::Config;
-use crate::keeper;
+use crate::sys::privileges;
+use crate::{gate, keeper};
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +35,23 @@ pub enum Outcome {
 }
 
 /// Runs until the load is over in the sense of the config: a signal, completion or the command's end.
-pub fn run(config: Config) -> Result<Outcome, Error> {
+/// `given` is what the service manager kept for a time without agent and keeper.
+pub fn run(config: Config, given: Given) -> Result<Outcome, Error> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
+    // First of all, so that what lacks is named by its name and not by what fails without.
+    drop(gate::new_group()?);
     // Before anything else opens descriptors: those of held readers have numbers that must be free.
-    let inherited = keeper::ask(&config.store.model_dir)?;
+    let inherited = keeper::ask(&config.store.model_dir, given.of(&config.store.model_dir))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Threads for what blocks: they write ready files, and hide what the disk has lost.
+        .on_thread_start(|| privileges::keep_only(privileges::AGENT))
         .build()
         .map_err(|source| Error::System { what: "start the event loop", source })?;
     runtime.block_on(async {
-        let prepared = prepare::prepare(&config, inherited).await?;
+        let prepared = service::while_starting(prepare::prepare(&config, inherited)).await?;
         load::run(&config, prepared).await
     })
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
+use crate::sys::privileges;
 use crate::{agent, keeper};
 
 pub use exit::Exit;
@@ -70,7 +71,15 @@ pub fn run() -> Exit {
         Some(Task::Trace(trace)) => return trace.run(),
         None => {}
     }
-    let config = match config::resolve(&cli.flags, &Environment::of_process()) {
+    // Before anything opens descriptors: those of held readers have numbers that must be free.
+    let given = agent::Given::take();
+    let environment = Environment::of_process();
+    // From here on only the checked settings have them, wiped when dropped.
+    privileges::wipe_variables(&config::SECRETS);
+    if let Err(source) = privileges::conceal() {
+        return exit::report(&agent::Error::System { what: "keep memory out of core files", source }, false);
+    }
+    let config = match config::resolve(&cli.flags, &environment) {
         Ok(config) => config,
         Err(error) => return exit::report(&agent::Error::from(error), false),
     };
@@ -78,7 +87,7 @@ pub fn run() -> Exit {
         return exit::report(&error, false);
     }
     let log_on_stderr = config.log.path.is_none();
-    match agent::run(config) {
+    match agent::run(config, given) {
         Ok(outcome) => Exit::from(outcome),
         Err(error) => exit::report(&error, log_on_stderr),
     }

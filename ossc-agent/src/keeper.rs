@@ -25,7 +25,7 @@ mod wire;
 
 pub use error::Error;
 pub use handle::{Keeper, Settings};
-pub use inherit::{Inherited, ask};
+pub use inherit::{Inherited, Passed, ask};
 pub use process::{Config, run};
 pub use record::{Pending, Record, Wanted};
 

@@ -6,6 +6,7 @@ pub mod command;
 pub mod fanotify;
 pub mod file;
 pub mod lease;
+pub mod privileges;
 pub mod process;
 pub mod rights;
 pub mod shared;

@@ -11,14 +11,17 @@ use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
 use super::learn::Learner;
 use super::prepare::Prepared;
+use super::service::Service;
 use super::{Error, Outcome};
 use crate::base::{Bytes, FileId, millis};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::fetch::{self, Fetcher};
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
 use crate::sys::command::Command;
+use crate::sys::privileges;
 use crate::sys::signals::{Caught, Signals};
+use crate::systemd;
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
@@ -39,6 +42,15 @@ enum Event {
     KeeperEnded,
     Tick,
     Persist,
+}
+
+/// What becomes of readers of incomplete files when the agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// They fail, and the files lose their names.
+    Deny,
+    /// They wait with the keeper for the next agent.
+    HandOver,
 }
 
 /// A load in progress.
@@ -69,17 +81,21 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         "files visible"
     );
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
+    let mut service = Service::ready(&progress(&store, &fetcher, guard.as_ref()));
     let probes = super::observe::start(config, &store, &learner).await;
     let watch = |pid| {
         learner.add_pid(pid);
         probes.add_pid(pid);
     };
-    let command = Command::start(&config.command, watch);
+    let command = Command::start(&config.command, &hidden(), watch);
+    // All that needs more is set up.
+    privileges::keep_only(privileges::AGENT);
+    tracing::debug!("capabilities that are not needed any more are given up");
     let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
     let mut command = match command {
         Ok(command) => command,
         Err(source) => {
-            load.stop().await?;
+            load.stop(Stop::Deny).await?;
             let program = config.command.first().map(|word| word.to_string_lossy().into_owned());
             return Err(Error::Command { program: program.unwrap_or_default(), source });
         }
@@ -89,6 +105,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut persist = interval(PERSIST_EVERY);
     persist.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut stop = Stop::Deny;
     let outcome = loop {
         if config.exit_when_complete && config.command.is_empty() && load.is_complete() {
             break Outcome::Complete;
@@ -106,22 +123,38 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         match event {
             Event::Signal(caught) => match &command {
                 Some(command) => command.forward(caught.0),
-                None if caught.ends_agent() => break Outcome::Stopped,
+                None if caught.ends_agent() => {
+                    if caught.is_from_manager() && !config.restart_deadline.is_zero() {
+                        stop = Stop::HandOver;
+                    }
+                    break Outcome::Stopped;
+                }
                 None => {}
             },
             Event::CommandEnded(status) => break Outcome::CommandExited(status),
             Event::Fetch(event) => load.on_fetch(event),
             Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
             Event::KeeperEnded => load.replace_keeper().await,
-            Event::Tick => load.report(),
+            Event::Tick => {
+                load.report();
+                service.tick(&load.progress());
+            }
             Event::Persist => {
                 load.persist();
-                load.guard.iter_mut().for_each(Guard::tidy);
+                let is_complete = load.is_complete();
+                load.guard.iter_mut().for_each(|guard| guard.tidy(is_complete));
             }
         }
     };
-    load.stop().await?;
+    Service::stopping();
+    load.stop(stop).await?;
     Ok(outcome)
+}
+
+/// Variables that are for the agent alone.
+fn hidden() -> Vec<&'static str> {
+    let secrets = config::SECRETS.iter().filter_map(|name| name.to_str().ok());
+    systemd::VARIABLES.into_iter().chain(secrets).collect()
 }
 
 /// The command's end, or never if there is none.
@@ -183,7 +216,7 @@ impl<'a> Load<'a> {
         }
         self.report();
         self.reporter.finish();
-        let progress = progress(&self.store, &self.fetcher, self.guard.as_ref());
+        let progress = self.progress();
         tracing::info!(
             files = progress.files,
             bytes = %Bytes(progress.total),
@@ -195,8 +228,12 @@ impl<'a> Load<'a> {
         self.keep_order();
     }
 
+    fn progress(&self) -> Progress {
+        progress(&self.store, &self.fetcher, self.guard.as_ref())
+    }
+
     fn report(&mut self) {
-        self.reporter.update(&progress(&self.store, &self.fetcher, self.guard.as_ref()));
+        self.reporter.update(&self.progress());
     }
 
     /// Starts another keeper, as often as it takes.
@@ -237,9 +274,15 @@ impl<'a> Load<'a> {
         tokio::task::spawn_blocking(move || learner.keep())
     }
 
-    /// No new work, incomplete files lose their name, waiting readers are told, the keeper looks after the rest.
-    async fn stop(mut self) -> Result<(), Error> {
+    /// Ends the load. With [`Stop::Deny`]: no new work, incomplete files lose their name, waiting readers are told, the
+    /// keeper looks after the rest. With [`Stop::HandOver`] the gate fails nobody while the fetcher ends; then files keep
+    /// their names, and the keeper has all until the next agent takes it over.
+    async fn stop(mut self, stop: Stop) -> Result<(), Error> {
         self.reporter.finish();
+        let is_handed_over = stop == Stop::HandOver && self.store.files().iter().any(|file| !file.is_complete());
+        if let Some(guard) = self.guard.as_ref().filter(|_| is_handed_over) {
+            guard.gate().spare();
+        }
         let fetcher = self.fetcher.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
@@ -250,9 +293,20 @@ impl<'a> Load<'a> {
             tracing::error!(%error, "saving progress ended early");
         }
         let incomplete = self.store.files().iter().filter(|file| !file.is_complete()).count();
-        self.store.retire()?;
-        if let Some(guard) = self.guard.take() {
-            guard.stop(&self.store);
+        match self.guard.take() {
+            Some(guard) if is_handed_over => {
+                // What cannot be saved is fetched again: no reason to fail a reader.
+                if let Err(error) = self.store.persist() {
+                    tracing::warn!(%error, "progress not saved; the next start fetches more again");
+                }
+                guard.hand_over(&self.store, self.config.restart_deadline);
+            }
+            guard => {
+                self.store.retire()?;
+                if let Some(guard) = guard {
+                    guard.stop(&self.store);
+                }
+            }
         }
         if let Err(error) = self.keep_order().await {
             tracing::error!(%error, "keeping the learned order ended early");

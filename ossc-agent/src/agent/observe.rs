@@ -20,13 +20,21 @@ pub(super) async fn start(config: &Config, store: &Arc<Store>, learner: &Arc<Lea
         bpf::Targets::Chosen { pids, cgroups }
     };
     let (store, learner) = (Arc::clone(store), Arc::clone(learner));
-    match tokio::task::spawn_blocking(move || attach(targets, &store, learner)).await {
-        Ok(observation) => observation,
-        Err(error) => {
-            tracing::error!(%error, "attaching the probes ended early");
-            Observation(None)
-        }
+    // A thread of its own and not one of the runtime's, which lack what this needs.
+    let (sender, attached) = tokio::sync::oneshot::channel();
+    let attach = move || {
+        // The receiver waits below, or the agent is ending.
+        sender.send(attach(targets, &store, learner)).ok();
+    };
+    let started = std::thread::Builder::new().name("ossc-attach".into()).spawn(attach);
+    if let Err(error) = started {
+        tracing::warn!(%error, "accesses are not observed");
+        return Observation(None);
     }
+    attached.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "attaching the probes ended early");
+        Observation(None)
+    })
 }
 
 fn attach(targets: bpf::Targets, store: &Store, learner: Arc<Learner>) -> Observation {

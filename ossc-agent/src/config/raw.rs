@@ -37,6 +37,7 @@ pub(super) struct Raw {
     pub(super) sources: Vec<IpAddr>,
     pub(super) block_size: Option<String>,
     pub(super) takeover_deadline_sec: Option<u32>,
+    pub(super) restart_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,
     #[serde(flatten)]
     pub(super) unknown: BTreeMap<String, serde_json::Value>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::raw::{self, Level, Raw};
 use super::{
-    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
+    Config, DEFAULT_FILE, DEFAULT_RESTART_DEADLINE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
     LogFormat, LogLevel, Targets,
 };
 use crate::base::{BlockSize, Bytes};
@@ -78,6 +78,10 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             .takeover_deadline
             .or(raw.takeover_deadline_sec)
             .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
+        restart_deadline: flags
+            .restart_deadline
+            .or(raw.restart_deadline_sec)
+            .map_or(DEFAULT_RESTART_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),

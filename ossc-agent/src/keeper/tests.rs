@@ -47,7 +47,7 @@ impl Scene {
         let config = Config { model_dir: dir.path().to_owned() };
         let keeper = thread::spawn(move || serve(&config, theirs).unwrap());
         let fds = (group.as_fd(), record.as_fd());
-        let agent = Keeper::meet(settings(&dir, deadline), ours, None, fds, &[file.as_fd()]).unwrap();
+        let agent = Keeper::meet(settings(&dir, deadline), (ours, None), fds, &[file.as_fd()], Vec::new()).unwrap();
         group.mark(Mark::PreAccess, file.as_fd()).unwrap();
         Self { dir, file, inode, group, record, keeper, agent }
     }
@@ -77,15 +77,15 @@ fn die(scene: Scene) -> (TempDir, JoinHandle<()>) {
 fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     let scene = Scene::new(LONG);
     let inode = scene.inode;
-    assert!(ask(scene.dir.path()).unwrap().is_none(), "its agent lives");
+    assert!(ask(scene.dir.path(), None).unwrap().is_none(), "its agent lives");
     let wanted = Wanted::File(inode, ByteRange::new(0, 4));
     scene.record.hold(7000, 11, wanted);
     scene.record.hold(7001, 12, wanted);
     scene.record.clear(7001);
     let (dir, keeper) = die(scene);
-    drop(ask(dir.path()).unwrap().expect("an agent that fails before it adopts the keeper"));
+    drop(ask(dir.path(), None).unwrap().expect("an agent that fails before it adopts the keeper"));
 
-    let Inherited { socket, group, record, files, pending } = ask(dir.path()).unwrap().expect("a keeper");
+    let Inherited { socket, group, record, files, pending } = ask(dir.path(), None).unwrap().expect("a keeper");
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &pending[..] else {
         panic!("{pending:?}");
     };
@@ -93,12 +93,12 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     let [(held, file)] = &files[..] else { panic!("{files:?}") };
     assert_eq!(*held, inode);
     let fds = (group.as_fd(), record.as_fd());
-    let next = Keeper::adopt(settings(&dir, LONG), socket, fds, &[file.as_fd()], Vec::new()).unwrap();
-    assert!(ask(dir.path()).unwrap().is_none(), "its agent lives again");
+    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), fds, &[file.as_fd()], Vec::new()).unwrap();
+    assert!(ask(dir.path(), None).unwrap().is_none(), "its agent lives again");
     next.release(inode);
     next.say_goodbye(true);
     keeper.join().unwrap();
-    assert!(ask(dir.path()).unwrap().is_none());
+    assert!(ask(dir.path(), None).unwrap().is_none());
 }
 
 #[test]

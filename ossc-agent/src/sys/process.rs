@@ -50,6 +50,21 @@ pub fn duplicate_from(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Descriptors that this process was started with besides the first three, by their numbers.
+///
+/// # Errors
+/// `EBADF` when one is not open.
+pub fn take_given(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    let take = |number: &RawFd| {
+        // SAFETY: fcntl looks at the number only; what is not open is an error.
+        let flags = unsafe { libc::fcntl(*number, libc::F_GETFD) };
+        Errno::result(flags)?;
+        // SAFETY: it is open, the parent made it for us (its environment said so), and nothing else here knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(*number) })
+    };
+    numbers.iter().map(take).collect()
+}
+
 /// Gives the soft limit back that [`raise_open_files`] found, for a program about to be started: one that
 /// uses select(2) breaks on descriptors from 1024 on. Only getrlimit(2) and setrlimit(2): may run between
 /// fork and exec.

@@ -11,11 +11,16 @@ mod errors;
 mod failure;
 mod keeper;
 mod learned_order;
+mod limits;
 mod memory;
 mod once;
+mod privileges;
 mod reader_itself;
 mod readers;
+mod restart;
 mod resume;
+mod secrets;
+mod service_manager;
 mod signatures;
 mod tls;
 
