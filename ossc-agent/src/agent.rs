@@ -21,7 +21,7 @@ pub use service::Given;
 
 use crate::config::Config;
 use crate::sys::privileges;
-use crate::{gate, keeper};
+use crate::{gate, keeper, store};
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub fn run(config: Config, given: Given) -> Result<Outcome, Error> {
     drop(gate::new_group()?);
     // Before anything else opens descriptors: those of held readers have numbers that must be free.
     let inherited = keeper::ask(&config.store.model_dir, given.of(&config.store.model_dir))?;
+    if inherited.is_none() {
+        // Nobody guards what is visible and incomplete: out of sight with it, whether OSS answers or not.
+        store::hide_incomplete(&config.store.model_dir)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Threads for what blocks: they write ready files, and hide what the disk has lost.

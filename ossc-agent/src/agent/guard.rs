@@ -57,14 +57,15 @@ impl Guard {
             None => {
                 let group = gate::new_group()?;
                 let record = Record::create().map_err(keeper::Error::Record)?;
-                let keeper = Keeper::start(settings(config), (group.as_fd(), record.as_fd()), &files, Vec::new())?;
+                let keeper =
+                    Keeper::start(settings(config), (group.as_fd(), record.as_fd()), &files, Vec::new())?;
                 (group, record, keeper, Vec::new(), Vec::new())
             }
             Some(inherited) => {
                 let Inherited { socket, group, record, files: held, pending } = inherited;
                 let strays = strays(store, held);
                 let inodes = strays.iter().map(|(inode, _)| *inode).collect();
-                tracing::info!(held = pending.len(), "readers taken over from an agent that died");
+                tracing::info!(held = pending.len(), "readers taken over from an earlier agent");
                 let fds = (group.as_fd(), record.as_fd());
                 let keeper = match socket {
                     Some(socket) => Keeper::adopt(settings(config), socket, fds, &files, strays)?,

@@ -279,7 +279,8 @@ impl<'a> Load<'a> {
     /// their names, and the keeper has all until the next agent takes it over.
     async fn stop(mut self, stop: Stop) -> Result<(), Error> {
         self.reporter.finish();
-        let is_handed_over = stop == Stop::HandOver && self.store.files().iter().any(|file| !file.is_complete());
+        let is_handed_over =
+            stop == Stop::HandOver && self.store.files().iter().any(|file| !file.is_complete());
         if let Some(guard) = self.guard.as_ref().filter(|_| is_handed_over) {
             guard.gate().spare();
         }

@@ -7,6 +7,7 @@ use super::learn::Learner;
 use crate::bpf::{self, Probes};
 use crate::config::{Config, Targets};
 use crate::store::Store;
+use crate::sys::privileges;
 
 /// The probes of a load, or none where the kernel gives none.
 pub(super) struct Observation(Option<Probes>);
@@ -23,8 +24,10 @@ pub(super) async fn start(config: &Config, store: &Arc<Store>, learner: &Arc<Lea
     // A thread of its own and not one of the runtime's, which lack what this needs.
     let (sender, attached) = tokio::sync::oneshot::channel();
     let attach = move || {
+        let observation = attach(targets, &store, learner);
+        privileges::keep_only(privileges::NONE);
         // The receiver waits below, or the agent is ending.
-        sender.send(attach(targets, &store, learner)).ok();
+        sender.send(observation).ok();
     };
     let started = std::thread::Builder::new().name("ossc-attach".into()).spawn(attach);
     if let Err(error) = started {

@@ -98,7 +98,11 @@ pub(super) struct Kept {
 }
 
 /// Has the manager keep what holds readers: before any file is marked.
-pub(super) fn keep(model_dir: &Path, (group, record): (BorrowedFd<'_>, BorrowedFd<'_>), store: &Store) -> Kept {
+pub(super) fn keep(
+    model_dir: &Path,
+    (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+    store: &Store,
+) -> Kept {
     let name = match group_name(model_dir) {
         Ok(name) => name,
         Err(error) => {
@@ -201,7 +205,9 @@ fn describe(progress: &Progress) -> String {
     }
     let percent = ready.saturating_mul(100).checked_div(total).unwrap_or(100);
     let (ready, total) = (Bytes(ready), Bytes(total));
-    format!("loading: {ready} of {total} ({percent} %), {files_complete} of {files} files, {held} readers waiting")
+    format!(
+        "loading: {ready} of {total} ({percent} %), {files_complete} of {files} files, {held} readers waiting"
+    )
 }
 
 #[cfg(test)]

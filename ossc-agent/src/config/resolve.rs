@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::raw::{self, Level, Raw};
 use super::{
-    Config, DEFAULT_FILE, DEFAULT_RESTART_DEADLINE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
-    LogFormat, LogLevel, Targets,
+    Config, DEFAULT_FILE, DEFAULT_RESTART_DEADLINE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE,
+    Environment, Error, Flags, Log, LogFormat, LogLevel, Targets,
 };
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};

@@ -137,8 +137,7 @@ fn above(numbers: impl Iterator<Item = RawFd>) -> RawFd {
 
 /// Keeps the numbers of all these events from being used again.
 fn occupy_all(any: &OwnedFd, unanswered: Vec<(RawFd, u32, Wanted)>) -> Vec<Pending> {
-    let pending =
-        |(number, pid, wanted)| Pending { number, pid, wanted, place: occupy(any, number) };
+    let pending = |(number, pid, wanted)| Pending { number, pid, wanted, place: occupy(any, number) };
     unanswered.into_iter().map(pending).collect()
 }
 

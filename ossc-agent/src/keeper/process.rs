@@ -266,7 +266,10 @@ impl Process {
             }
             Ok(Received::Closed) => tracing::warn!("an agent that started to take over has ended"),
             Ok(Received::Version(version)) => {
-                tracing::error!(version, "an agent of another version could not take over; waiting for another one");
+                tracing::error!(
+                    version,
+                    "an agent of another version could not take over; waiting for another one"
+                );
             }
             Ok(_) => tracing::error!("an agent that started to take over said something out of turn"),
             Err(error) => tracing::warn!(%error, "an agent that started to take over is lost"),

@@ -49,7 +49,8 @@ fn try_keep_only(kept: &[Capability]) -> Result<(), caps::errors::CapsError> {
         tracing::warn!(%error, "programs started from here could have more capabilities");
     }
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let left: CapsHashSet = kept.iter().copied().filter(|capability| permitted.contains(capability)).collect();
+    let left: CapsHashSet =
+        kept.iter().copied().filter(|capability| permitted.contains(capability)).collect();
     // What is effective must be permitted, at every step.
     caps::set(None, CapSet::Effective, &left)?;
     caps::set(None, CapSet::Permitted, &left)?;
@@ -105,7 +106,8 @@ mod tests {
         let (inner, child) = std::thread::spawn(|| {
             keep_only(&[Capability::CAP_FOWNER]);
             let inner = caps::read(None, CapSet::Permitted).unwrap();
-            let child = std::process::Command::new("grep").args(["CapEff", "/proc/self/status"]).output().unwrap();
+            let child =
+                std::process::Command::new("grep").args(["CapEff", "/proc/self/status"]).output().unwrap();
             (inner, String::from_utf8(child.stdout).unwrap())
         })
         .join()

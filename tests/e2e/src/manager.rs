@@ -99,7 +99,11 @@ impl Manager {
             .wait_timeout_while(state, limit, |state| !wanted(&state.messages, state.kept.len()))
             .unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
-            bail!("the service manager waited for {what} and heard {:#?}; it keeps {:?}", state.messages, state.kept);
+            bail!(
+                "the service manager waited for {what} and heard {:#?}; it keeps {:?}",
+                state.messages,
+                state.kept
+            );
         }
         Ok(())
     }

@@ -251,7 +251,11 @@ fn and_agent_killed_together_let_readers_through() -> anyhow::Result<()> {
         Outcome::WrongByte(_) => {}
         other => bail!("{other:?}"),
     }
-    // The next start hides what is not complete, and goes on with it.
+    // The next start hides what is not complete, even one that gets nothing from OSS; a later one goes on with it.
+    site.start().variable("OSS_ACCESS_KEY_SECRET", "wrong").run()?.expect(exit::REFUSED)?;
+    for target in site.targets() {
+        ensure!(!target.path().exists(), "{} is visible, and nobody guards it", target.path().display());
+    }
     let next = site.start().start()?;
     next.wait_for(ALL_COMPLETE)?;
     next.stop()?.expect(exit::OK)?;

@@ -89,9 +89,8 @@ fn read_all_at_once(targets: &[Target], size: u64, readers: u64) -> anyhow::Resu
         Ok(target.check(offset, &bytes)?)
     };
     std::thread::scope(|scope| {
-        let thread = |reader| std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, move || read(reader));
-        let read = &read;
-        let _ = read;
+        let builder = || std::thread::Builder::new().stack_size(256 << 10);
+        let thread = |reader| builder().spawn_scoped(scope, move || read(reader));
         let threads = (0..readers).map(thread).collect::<Result<Vec<_>, _>>()?;
         for thread in threads {
             thread.join().ok().context("a reader panicked")??;
@@ -132,7 +131,8 @@ fn of_descriptors_delay_readers_and_deny_none() -> anyhow::Result<()> {
 #[test]
 fn of_files_are_none() -> anyhow::Result<()> {
     let _turn = turn::take();
-    let files = (0..FILES).map(|at| ModelFile::synthetic(&format!("{:02}/{at:05}.bin", at % 100), 3000 + at % 3000));
+    let files =
+        (0..FILES).map(|at| ModelFile::synthetic(&format!("{:02}/{at:05}.bin", at % 100), 3000 + at % 3000));
     let site = Site::new(FileSystem::Ext4, Config::default(), files.collect())?;
     let agent = site.start().start()?;
     agent.wait_for(ALL_COMPLETE)?;

@@ -86,7 +86,10 @@ fn that_are_missing_are_named() -> anyhow::Result<()> {
 }
 
 /// Everything below a directory.
-fn walk(directory: &Path, look: &mut impl FnMut(&Path, &fs::Metadata) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn walk(
+    directory: &Path,
+    look: &mut impl FnMut(&Path, &fs::Metadata) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         // A ready file may be replaced between the listing and the look.
@@ -110,7 +113,13 @@ fn of_others_do_not_reach_the_state() -> anyhow::Result<()> {
     ensure!(mode(&fs::metadata(&state)?) == 0o700);
     walk(&state, &mut |path, about| {
         // Data files are for everybody once they are visible.
-        let most = if about.is_dir() { 0o700 } else if path.starts_with(state.join("incoming")) { 0o444 } else { 0o600 };
+        let most = if about.is_dir() {
+            0o700
+        } else if path.starts_with(state.join("incoming")) {
+            0o444
+        } else {
+            0o600
+        };
         let is_socket = about.mode() & libc::S_IFMT == libc::S_IFSOCK;
         ensure!(is_socket || mode(about) & !most == 0, "{} has mode {:o}", path.display(), mode(about));
         Ok(())
@@ -126,15 +135,17 @@ fn of_others_do_not_reach_the_state() -> anyhow::Result<()> {
 }
 
 /// What a reader in a container tries: each must fail.
-const ATTEMPTS: [&str; 9] = [
+const ATTEMPTS: [&str; 10] = [
     "echo x >> \"$FILE\"",
     "truncate -s 0 \"$FILE\"",
     "chmod u+w \"$FILE\"",
     "mv \"$FILE\" \"$FILE.other\"",
     "rm -f \"$FILE\"",
-    "setfattr -x trusted.ossc \"$FILE\"",
     "ls \"$DIR/.ossc\"",
-    "python3 -c 'import socket, os; socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(os.environ[\"DIR\"] + \"/.ossc/keeper\")'",
+    "perl -MSocket -e 'socket(S, AF_UNIX, SOCK_SEQPACKET, 0) && connect(S, sockaddr_un(qq($ENV{DIR}/.ossc/keeper))) || exit 1'",
+    "ls /proc/$AGENT/fd",
+    // What is tried with must be there.
+    "! perl -MSocket -e 1",
     "cat /proc/$AGENT/environ",
 ];
 
@@ -151,7 +162,9 @@ fn of_a_reader_in_a_container_change_nothing() -> anyhow::Result<()> {
     let mut agent = site.start().start()?;
     agent.wait_for(FILES_VISIBLE)?;
     let target = &site.targets()[0];
-    let script = ATTEMPTS.map(|attempt| format!("if {attempt} 2>/dev/null >&2; then echo 'allowed: {}'; fi", attempt.replace('\'', "")));
+    let script = ATTEMPTS.map(|attempt| {
+        format!("if {attempt} 2>/dev/null >&2; then echo 'allowed: {}'; fi", attempt.replace('\'', ""))
+    });
     // Readable, and nothing else: the last bytes, for which it waits.
     let script = format!("{}\ntail -c 64 \"$FILE\" | od -An -v -tx1 | tr -d ' \\n'", script.join("\n"));
     // No rights but in user, mount and pid namespaces of its own, where it is root.
@@ -164,7 +177,8 @@ fn of_a_reader_in_a_container_change_nothing() -> anyhow::Result<()> {
         .env("AGENT", agent.process().pid()?.to_string())
         .output()
         .context("setpriv and unshare of util-linux")?;
-    let (told, errors) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
+    let (told, errors) =
+        (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
     ensure!(!told.contains("allowed"), "{told}");
     let mut right = [0; 64];
     target.fill(crate::keeper::FILE - 64, &mut right)?;

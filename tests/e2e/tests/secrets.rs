@@ -102,7 +102,8 @@ fn load(kind: &Kind) -> anyhow::Result<()> {
     let config = Config { rate: RATE, metadata: Some(MetadataConfig::default()), ..Config::default() };
     let site = Site::new(FileSystem::Ext4, config, shards(2, 4 * MIB))?;
     let log = site.copies().join("log");
-    let start = (kind.arrange)(&site, site.start())?.option("--log-level", "trace").option("--source", SOURCE);
+    let start =
+        (kind.arrange)(&site, site.start())?.option("--log-level", "trace").option("--source", SOURCE);
     // The command tells its environment, and lives as long as the load.
     let command = ["sh", "-c", "tr '\\0' '\\n' < /proc/self/environ; cat \"$MODEL_DIR\"/* > /dev/null"];
     let mut agent = start.clone().command(command).start()?;
@@ -114,7 +115,8 @@ fn load(kind: &Kind) -> anyhow::Result<()> {
             check(&path, &fs::read(&path)?)?;
         }
         let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
-        let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("core limit")?;
+        let core =
+            limits.lines().find(|line| line.starts_with("Max core file size")).context("core limit")?;
         ensure!(core.split_whitespace().nth(4) == Some("0"), "{core}");
     }
     let ended = agent.finish()?;

@@ -90,10 +90,11 @@ fn and_keeper_both_have_copies_after_a_restart() -> anyhow::Result<()> {
     let _turn = turn::take();
     let site = site()?;
     let manager = Manager::start()?;
-    let first = site.start().under(&manager).start()?;
+    let mut first = site.start().under(&manager).start()?;
     first.wait_for(FILES_VISIBLE)?;
     let held = held_reader(&site, &first)?;
-    first.stop()?.expect(exit::OK)?;
+    first.process().signal(Signal::SIGTERM)?;
+    first.process().wait(PATIENCE)?;
     let second = site.start().under(&manager).start()?;
     second.wait_for(FILES_VISIBLE)?;
     match held.finish(PATIENCE)? {
