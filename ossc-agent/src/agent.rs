@@ -4,7 +4,7 @@
 //! The sequence of a start is what makes a hole invisible: files are laid out hidden, marked by the gate,
 //! and only then given their name; before the first mark a keeper has its copies of what holds readers. The
 //! sequence of a stop is its mirror: incomplete files lose their name first, then the readers that wait are
-//! told, then the keeper gets its goodbye.
+//! told, then the keeper gets its goodbye. A stop for a restart leaves names and readers as they are, to the keeper.
 
 mod error;
 mod family;
