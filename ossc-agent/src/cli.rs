@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
-use crate::{agent, keeper, sys};
+use crate::sys::{self, privileges};
+use crate::{agent, keeper};
 
 pub use exit::Exit;
 
@@ -78,7 +79,15 @@ pub fn run() -> Exit {
         Some(Task::Verify(verify)) => return verify.run(),
         None => {}
     }
-    let config = match config::resolve(&cli.flags, &Environment::of_process()) {
+    // Before anything opens descriptors: those of held readers have numbers that must be free.
+    let given = agent::Given::take();
+    let environment = Environment::of_process();
+    // From here on only the checked settings have them, wiped when dropped.
+    privileges::wipe_variables(&config::SECRETS);
+    if let Err(source) = privileges::conceal() {
+        return exit::report(&agent::Error::System(sys::Error::when("keep memory out of core files")(source)), false);
+    }
+    let config = match config::resolve(&cli.flags, &environment) {
         Ok(config) => config,
         Err(error) => return exit::report(&agent::Error::from(error), false),
     };
@@ -86,7 +95,7 @@ pub fn run() -> Exit {
         return exit::report(&error, false);
     }
     let log_on_stderr = config.log.path.is_none();
-    match agent::run(config) {
+    match agent::run(config, given) {
         Ok(outcome) => Exit::from(outcome),
         Err(error) => exit::report(&error, log_on_stderr),
     }

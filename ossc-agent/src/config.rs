@@ -13,7 +13,7 @@ mod oss_path;
 mod raw;
 mod resolve;
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +33,19 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/ossc";
 /// longer than a service manager takes to restart one, shorter than a person waits before asking why.
 pub const DEFAULT_TAKEOVER_DEADLINE: Duration = Duration::from_secs(120);
 
+/// How long readers wait for the next agent after SIGTERM when neither `--restart-deadline` nor `restartDeadlineSec`
+/// says it: many times what a restart takes, and no longer than a reader of a service that was stopped for good
+/// should be kept from its error.
+pub const DEFAULT_RESTART_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Environment variables whose values are secret.
+pub const SECRETS: [&CStr; 4] = [
+    c"OSS_ACCESS_KEY_SECRET",
+    c"OSS_SESSION_TOKEN",
+    c"ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    c"ALIBABA_CLOUD_SECURITY_TOKEN",
+];
+
 /// Everything the agent needs, checked.
 #[derive(Debug)]
 pub struct Config {
@@ -50,6 +63,10 @@ pub struct Config {
     pub takeover_deadline: Duration,
     /// What becomes of the load when an object changes in OSS.
     pub on_change: OnChange,
+    /// How long readers wait for another agent after SIGTERM; zero = they fail at once.
+    pub restart_deadline: Duration,
+    /// The variables of [`SECRETS`] that are set, for a program that may execute itself anew; else empty.
+    pub secrets: Vec<(String, Zeroizing<String>)>,
     /// Start from what is on disk without asking OSS.
     pub offline: bool,
     /// End with status 0 once every file is complete.

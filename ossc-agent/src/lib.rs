@@ -3,8 +3,9 @@
 
 // Floor 0: words. Pure, no I/O.
 pub mod base;
-// Floor 1: hands. The only unsafe code.
+// Floor 1: hands. The only unsafe code is in sys.
 pub mod sys;
+pub mod systemd;
 // Floor 2: engines. None knows another.
 pub mod bpf;
 pub mod order;

@@ -9,6 +9,7 @@ use super::learn::Learner;
 use crate::bpf::{self, Probes, Seen};
 use crate::config::{Config, Targets};
 use crate::store::Store;
+use crate::sys::privileges;
 
 /// How long after the last access that was news a complete load is watched: longer than a server that has started
 /// takes to its first request, which may touch what its start did not.
@@ -31,13 +32,23 @@ pub(super) async fn start(config: &Config, store: &Arc<Store>, learner: &Arc<Lea
         bpf::Targets::Chosen { pids, cgroups }
     };
     let (store, learner) = (Arc::clone(store), Arc::clone(learner));
-    match tokio::task::spawn_blocking(move || attach(targets, &store, learner)).await {
-        Ok(observation) => observation,
-        Err(error) => {
-            tracing::error!(%error, "attaching the probes ended early");
-            Observation::of(None)
-        }
+    // A thread of its own and not one of the runtime's, which lack what this needs.
+    let (sender, attached) = tokio::sync::oneshot::channel();
+    let attach = move || {
+        let observation = attach(targets, &store, learner);
+        privileges::keep_only(privileges::NONE);
+        // The receiver waits below, or the agent is ending.
+        sender.send(observation).ok();
+    };
+    let started = std::thread::Builder::new().name("ossc-attach".into()).spawn(attach);
+    if let Err(error) = started {
+        tracing::warn!(%error, "accesses are not observed");
+        return Observation::of(None);
     }
+    attached.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "attaching the probes ended early");
+        Observation::of(None)
+    })
 }
 
 fn attach(targets: bpf::Targets, store: &Store, learner: Arc<Learner>) -> Observation {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::Error;
 use super::guard::Guard;
 use super::learn::Learner;
-use crate::base::{Bytes, FileId};
+use crate::base::{Bytes, FileId, millis};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::keeper::Inherited;
@@ -75,7 +75,7 @@ async fn lay_out(
         tracing::info!(
             objects = objects.len(),
             bytes = %Bytes(objects.iter().map(|object| object.size).sum()),
-            ms = began.elapsed().as_millis(),
+            ms = millis(began.elapsed()),
             "objects listed"
         );
         objects
@@ -130,7 +130,7 @@ fn say(report: &store::Report, started: Instant) {
         resumed = report.resumed.files,
         resumed_bytes = %Bytes(report.resumed.bytes),
         complete = report.complete.files,
-        ms = started.elapsed().as_millis(),
+        ms = millis(started.elapsed()),
         "files laid out"
     );
     for name in &report.replaced {

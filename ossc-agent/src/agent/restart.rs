@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::Error;
-use crate::config::Environment;
+use crate::config::{Config, Environment};
 use crate::sys;
 
 /// Between the start and a beginning anew, at least: objects that are replaced one by one, as by an upload under
@@ -37,8 +37,14 @@ pub(super) fn before() -> Before {
     }
 }
 
-/// Executes the program anew; returns why that failed.
-pub(super) fn execute(command: Option<u32>) -> Error {
-    let source = sys::process::execute_again(VARIABLE, &command.unwrap_or(0).to_string());
+/// What the service manager gave at the start is gone by now; it stays the one to be told of the progress.
+const GIVEN: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
+
+/// Executes the program anew, with the secrets that were wiped from the environment; returns why that failed.
+pub(super) fn execute(config: &Config, command: Option<u32>) -> Error {
+    let command = command.unwrap_or(0).to_string();
+    let secrets = config.secrets.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let set = secrets.chain([(VARIABLE, command.as_str())]);
+    let source = sys::process::execute_again(set, &GIVEN);
     sys::Error::when("execute the program anew")(source).into()
 }

@@ -18,6 +18,7 @@ use ossc_common::WAKE_INTERVAL_MS;
 
 use super::resolve::Resolver;
 use super::{Error, Seen, lock, record};
+use crate::sys::privileges;
 
 /// Reads what the programs log and passes it to the process's `log` logger.
 pub(super) type Logger = EbpfLogger<&'static dyn log::Log>;
@@ -48,6 +49,7 @@ impl Consumer {
         let stop = Arc::new(EventFd::from_value_and_flags(0, flags).map_err(start_failed)?);
         let stopped = Arc::clone(&stop);
         let run = move || {
+            privileges::keep_only(privileges::PROBES);
             let (mut running, mut patience) = (true, IDLE);
             while running {
                 running = wait(&records, logger.as_ref(), &stopped, patience);

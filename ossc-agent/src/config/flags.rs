@@ -101,6 +101,10 @@ pub struct Flags {
     #[arg(long, value_name = "WHAT")]
     pub on_change: Option<OnChange>,
 
+    /// How long readers wait for the next agent after SIGTERM, before they get an error; 0 = not at all [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub restart_deadline: Option<u32>,
+
     /// Start from the files on disk without asking OSS; all must be complete
     #[arg(long)]
     pub offline: bool,

@@ -46,6 +46,7 @@ pub(super) struct Raw {
     pub(super) retry_pause_sec: Option<u32>,
     pub(super) takeover_deadline_sec: Option<u32>,
     pub(super) on_change: Option<String>,
+    pub(super) restart_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,
     #[serde(flatten)]
     pub(super) unknown: BTreeMap<String, serde_json::Value>,

@@ -6,10 +6,12 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::raw::{self, Level, Raw};
 use super::{
-    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
-    LogFormat, LogLevel, OnChange, Targets,
+    Config, DEFAULT_FILE, DEFAULT_RESTART_DEADLINE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE,
+    Environment, Error, Flags, Log, LogFormat, LogLevel, OnChange, SECRETS, Targets,
 };
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};
@@ -54,6 +56,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
     )?;
     let state_dir = state_dir_of(flags, env, raw);
+    let fetch = fetch(flags, env, raw)?;
     let exit_when_complete = flags.exit_when_complete;
     if exit_when_complete && !flags.command.is_empty() {
         remarks.push(
@@ -75,9 +78,10 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
             ca_file: flags.ca_file.clone().or_else(|| raw.ca_file.clone()),
             credentials: super::credentials::resolve(flags, env, raw)?,
             request_timeout: request_timeout(flags, raw)?,
+            sources: fetch.sources.clone(),
         },
         store: store::Config { model_dir, block_size: block_size(flags, raw)? },
-        fetch: fetch(flags, env, raw)?,
+        fetch,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
         takeover_deadline: flags
@@ -85,6 +89,14 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
             .or(raw.takeover_deadline_sec)
             .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
         on_change: on_change(flags, raw)?,
+        restart_deadline: flags
+            .restart_deadline
+            .or(raw.restart_deadline_sec)
+            .map_or(DEFAULT_RESTART_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
+        secrets: match on_change(flags, raw)? {
+            OnChange::Fail => Vec::new(),
+            OnChange::Restart => secrets(env),
+        },
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
@@ -93,6 +105,11 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
         remarks,
     })
+}
+
+fn secrets(env: &Environment) -> Vec<(String, Zeroizing<String>)> {
+    let names = SECRETS.iter().filter_map(|name| name.to_str().ok());
+    names.filter_map(|name| Some((name.to_owned(), Zeroizing::new(env.raw(name)?.to_owned())))).collect()
 }
 
 /// The state directory alone, for tasks that need no model. Called by `cli`.

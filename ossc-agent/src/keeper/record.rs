@@ -136,6 +136,13 @@ impl Record {
         self.held()
     }
 
+    /// The same without changing anything.
+    pub(super) fn peek(&self) -> Vec<(RawFd, u32, Wanted)> {
+        let any = Wanted::AnyFile(ByteRange::new(0, u64::MAX));
+        let taken = fanotify::unsettled(&self.memory, INBOX_AT);
+        self.held().into_iter().chain(taken.iter().map(|taken| (taken.number, taken.pid, any))).collect()
+    }
+
     fn held(&self) -> Vec<(RawFd, u32, Wanted)> {
         let highest = usize::try_from(self.memory.load(HIGHEST_AT)).unwrap_or(0).min(MOST_OPEN_FILES);
         (0..highest)

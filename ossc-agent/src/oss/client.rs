@@ -21,7 +21,7 @@ use super::http::{self, Limits, Reply};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
-use crate::base::Object;
+use crate::base::{Object, millis};
 
 /// Size of a reply's body, bytes: 1000 keys of 1024 bytes, percent-encoded, with their metadata, are under 5 MiB.
 const MAX_REPLY_BYTES: usize = 16 << 20;
@@ -63,8 +63,8 @@ impl Client {
         let signer = Signer::new(endpoint.region());
         let clock = Clock::default();
         let credentials = CredentialCache::new(config.credentials, clock.clone());
-        let Config { bucket, prefix, request_timeout, .. } = config;
-        let dialer = Dialer::new(tls);
+        let Config { bucket, prefix, sources, request_timeout, .. } = config;
+        let dialer = Dialer::new(tls, sources);
         Ok(Self {
             shared: Arc::new(Shared {
                 endpoint,
@@ -182,7 +182,7 @@ impl Shared {
                 continue;
             }
             let Some(wait) = retry.wait(&error, fastrand::f64()) else { return Err(error) };
-            tracing::warn!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
+            tracing::warn!(%error, wait_ms = millis(wait), "request to OSS failed; trying again");
             tokio::time::sleep(wait).await;
             // A try made later may mend again: one server whose clock is off must not spoil all that follow.
             repair = Repair::default();

@@ -25,6 +25,7 @@ fn config(endpoint: &str, prefix: &str) -> Config {
         ca_file: None,
         credentials: CredentialSource::Static(keys("AK1")),
         request_timeout: config::DEFAULT_REQUEST_TIMEOUT,
+        sources: Vec::new(),
     }
 }
 

@@ -26,20 +26,28 @@ pub struct Command {
 }
 
 impl Command {
-    /// Starts the program that `words` name, if any; `watch` is called with its pid before it runs.
+    /// Starts the program that `words` name, if any, without these variables of the environment; `watch` is called with its pid before it runs.
     ///
     /// # Errors
     /// Those of [`spawn_held`], and of starting a thread.
-    pub fn start(words: &[OsString], watch: impl FnOnce(u32) + Send) -> io::Result<Option<Self>> {
+    pub fn start(
+        words: &[OsString],
+        without: &[&str],
+        watch: impl FnOnce(u32) + Send,
+    ) -> io::Result<Option<Self>> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
         let mut command = std::process::Command::new(program);
         command.args(arguments);
+        for variable in without {
+            command.env_remove(variable);
+        }
         let mut child = spawn_held(&mut command, watch)?;
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?);
         tracing::info!(program = %program.to_string_lossy(), pid = pid.as_raw(), "command started");
         let (sender, ended) = oneshot::channel();
         // A thread rather than tokio's process support: the child is spawned by `sys`, held.
         std::thread::Builder::new().name("ossc-command".into()).spawn(move || {
+            super::privileges::keep_only(super::privileges::NONE);
             // The receiver is gone only when the agent is ending anyway.
             drop(sender.send(child.wait()));
         })?;

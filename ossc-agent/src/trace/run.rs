@@ -70,7 +70,7 @@ async fn trace<'a>(
         Error::Output { path, source }
     };
     writer.begin().map_err(failed)?;
-    let mut command = Command::start(&config.command, |pid| {
+    let mut command = Command::start(&config.command, &[], |pid| {
         if let Err(error) = probes.add_pid(pid) {
             tracing::warn!(pid, error = &error as &dyn std::error::Error, "command not traced");
         }
