@@ -17,6 +17,8 @@ use std::ffi::{CStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 pub use env::Environment;
 pub use error::Error;
 pub use flags::Flags;

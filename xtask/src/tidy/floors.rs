@@ -10,7 +10,7 @@ use super::tokens::{Tokens, is_word};
 use super::tree::Tree;
 
 /// Each part with its floor. Parts of one floor do not know each other.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 21] = [
     ("base", 0),
     ("sys", 1),
     ("metrics", 1),
