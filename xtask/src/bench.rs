@@ -95,7 +95,8 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
 fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     let floor = Floor::compile()?;
     let objects = (0..workload.files).map(|file| (format!("{PREFIX}{file:02}.bin"), workload.file_bytes));
-    let server = Server::start(&Settings { synthetic: objects.collect(), ..Settings::default() })?;
+    let server =
+        Server::start(&Settings { synthetic: objects.collect(), public: true, ..Settings::default() })?;
 
     // The contenders: the floor with each buffer size, then the agent.
     let agent = floor::BUFFERS_KIB.len();
@@ -104,9 +105,9 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     for round in 0..=rounds {
         // Each round starts with another one, so that none always comes after the same.
         for contender in (round..round + contenders).map(|turn| turn % contenders) {
-            settle()?;
+            settle(workload.bytes())?;
             let sample = match floor::BUFFERS_KIB.get(contender) {
-                Some(&buffer_kib) => floor.run(workload, buffer_kib, scratch)?,
+                Some(&buffer_kib) => floor.run(&server, workload, buffer_kib, scratch)?,
                 None => agent::run(&server, workload, scratch)?,
             };
             eprintln!("round {round}, contender {contender}: {:.2} s", sample.seconds);
@@ -127,10 +128,15 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     Ok(floor.into_iter().chain([agent]).collect())
 }
 
-/// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other.
-fn settle() -> Result<()> {
+/// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other. Then
+/// touches as much memory as a run fills: a virtual machine's memory that nobody used for a while is taken from its
+/// host page by page, which costs more than the whole run and hits whoever comes first.
+fn settle(bytes: u64) -> Result<()> {
     cmd::quietly(&mut Command::new("sync"))?;
-    fs::write("/proc/sys/vm/drop_caches", "1").context("cannot drop the page cache")
+    fs::write("/proc/sys/vm/drop_caches", "1").context("cannot drop the page cache")?;
+    let bytes = usize::try_from(bytes + bytes / 2).context("more bytes than memory")?;
+    std::hint::black_box(vec![1_u8; bytes]);
+    Ok(())
 }
 
 fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> String {
@@ -143,8 +149,8 @@ fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> Str
          ## Load over unshaped loopback\n\n\
          {files} files of {} MiB from the local test server over plain HTTP, {connections} connections, to files that do \
          not exist yet, from the start of the process to the last byte complete and verified. The floor is a C program \
-         that receives and writes the same bytes and does nothing else ([floor.c](../../xtask/bench/floor.c)), timed from its first \
-         connection. Client and server share the machine's processors in both cases; CPU time is the client's alone, \
+         that receives and writes the same bytes from the same server and does nothing else \
+         ([floor.c](../../xtask/bench/floor.c)), timed from the creation of its files. Client and server share the machine's processors in both cases; CPU time is the client's alone, \
          for the agent with its start-up.\n\n\
          {}",
         file_bytes >> 20,

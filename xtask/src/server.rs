@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) synthetic: Vec<(String, u64)>,
     /// Bytes per second over all connections; None is as fast as it goes.
     pub(crate) rate: Option<u64>,
+    /// Whether unsigned requests are answered, too.
+    pub(crate) public: bool,
     /// Where each request is logged.
     pub(crate) log: Option<PathBuf>,
 }
@@ -61,6 +63,9 @@ impl Server {
         }
         if let Some(rate) = settings.rate {
             command.args(["--rate", &rate.to_string()]);
+        }
+        if settings.public {
+            command.arg("--public");
         }
         if let Some(log) = &settings.log {
             command.arg("--log").arg(log);

@@ -3,12 +3,12 @@
 //! that a file written for another version of the connector still starts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::Error;
+use crate::base::Nic;
 
 /// A configuration file is a page of text; more than this is something else.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -34,7 +34,8 @@ pub(super) struct Raw {
     pub(super) ecs_role: Option<String>,
     pub(super) model_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
-    pub(super) sources: Vec<IpAddr>,
+    pub(super) sources: Vec<Nic>,
+    pub(super) bandwidth_limit: Option<String>,
     pub(super) block_size: Option<String>,
     pub(super) takeover_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,

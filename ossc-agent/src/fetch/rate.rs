@@ -9,6 +9,11 @@ use std::time::Duration;
 /// second are sent, far from OSS's limit of 10 000 an account (2 000 for sequential keys).
 const EXTENT_TIME: Duration = Duration::from_millis(100);
 
+/// A request is not called a crawl before this time ...
+const CRAWL_TIME: Duration = Duration::from_secs(1);
+/// ... and then is one below this part of the connection's speed.
+const CRAWL: u64 = 8;
+
 /// Moving average of a connection's speed, its reply times included.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
@@ -22,6 +27,11 @@ impl Rate {
         self.reach
     }
 
+    /// What this connection must not fall below in its next request.
+    pub(super) fn floor(&self) -> Floor {
+        Floor { reach: self.reach / CRAWL }
+    }
+
     /// A request moved `bytes` in `took`. Half of what was known is kept: one odd request does not decide.
     pub(super) fn record(&mut self, bytes: u64, took: Duration) {
         let now = u128::from(bytes) * EXTENT_TIME.as_nanos() / took.as_nanos().max(1);
@@ -30,9 +40,41 @@ impl Rate {
     }
 }
 
+/// How slow a request may become before it is worth another path, where there is one: a NIC that has slowed down,
+/// on which a long request begun at full speed would last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Floor {
+    /// Bytes in `EXTENT_TIME`; 0 = any speed will do.
+    reach: u64,
+}
+
+impl Floor {
+    /// Any speed will do.
+    pub(super) const NONE: Self = Self { reach: 0 };
+
+    /// Whether `bytes` in `took` is a crawl. A request is given some time to begin with.
+    pub(super) fn is_crawl(self, bytes: u64, took: Duration) -> bool {
+        self.reach > 0
+            && took > CRAWL_TIME
+            && u128::from(bytes) * EXTENT_TIME.as_nanos() < u128::from(self.reach) * took.as_nanos()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crawl_is_far_below_what_was_known() {
+        let mut rate = Rate::default();
+        assert!(!rate.floor().is_crawl(0, Duration::from_secs(9)), "nothing known");
+        rate.record(8 << 20, EXTENT_TIME);
+        let floor = rate.floor();
+        assert!(!floor.is_crawl(0, CRAWL_TIME));
+        assert!(floor.is_crawl(19 << 20, Duration::from_secs(2)));
+        assert!(!floor.is_crawl(21 << 20, Duration::from_secs(2)));
+        assert!(!Floor::NONE.is_crawl(0, Duration::from_secs(9)));
+    }
 
     #[test]
     fn follows_the_measured_speed() {

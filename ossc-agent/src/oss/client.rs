@@ -3,7 +3,6 @@
 //! is off, keys that ran out) are mended once per request, for these and for the data path (`Repair`).
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use super::http::{self, Limits, Reply};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
-use crate::base::Object;
+use crate::base::{Nic, Object};
 
 /// A listing page or metadata reply must be complete by then; OSS answers in milliseconds, and a page of 1000
 /// keys is a megabyte at most.
@@ -103,7 +102,7 @@ impl Client {
 
     /// A lazily connected, kept-alive connection for ranged GETs, bound to `source` before connect.
     #[must_use]
-    pub fn connection(&self, source: Option<IpAddr>) -> Connection {
+    pub fn connection(&self, source: Option<Nic>) -> Connection {
         Connection::new(Arc::clone(&self.shared), source)
     }
 }

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod checkpoint;
 pub mod content;
 pub mod events;
+pub mod links;
 pub mod origin;
 pub mod process;
 pub mod python;

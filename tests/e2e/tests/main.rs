@@ -12,6 +12,7 @@ mod failure;
 mod keeper;
 mod learned_order;
 mod memory;
+mod nics;
 mod once;
 mod reader_itself;
 mod readers;
