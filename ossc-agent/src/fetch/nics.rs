@@ -27,6 +27,8 @@ struct Nic {
     /// Not before this time; then one connection tries it.
     rests_until: Option<Instant>,
     rest: Duration,
+    /// Moving average over its connections.
+    reach: u64,
 }
 
 impl Nic {
@@ -42,13 +44,16 @@ impl Nic {
 impl Nics {
     /// At least one: the kernel's choice where none is named.
     pub(super) fn new(count: usize) -> Self {
-        let nic = Nic { connections: 0, strikes: 0, rests_until: None, rest: FIRST_REST };
+        let nic = Nic { connections: 0, strikes: 0, rests_until: None, rest: FIRST_REST, reach: 0 };
         Self(Lock::new(vec![nic; count.max(1)]))
     }
 
-    /// Whether there is more than one.
-    pub(super) fn is_choice(&self) -> bool {
-        self.0.with(|nics| nics.len() > 1)
+    /// What a connection through the best NIC moves in the time of an extent; 0 with only one.
+    pub(super) fn best_reach(&self) -> u64 {
+        self.0.with(|nics| {
+            let up = nics.iter().filter(|nic| nic.is_up() && nics.len() > 1);
+            up.map(|nic| nic.reach).max().unwrap_or(0)
+        })
     }
 
     /// Which NIC a new connection goes through.
@@ -60,10 +65,12 @@ impl Nics {
         })
     }
 
-    /// The connection's NIC moved bytes to the end of a request. True if it had been down.
-    pub(super) fn worked(&self, nic: usize) -> bool {
+    /// The connection's NIC moved a request to its end, and `reach` bytes in the time of an extent. True if it had
+    /// been down.
+    pub(super) fn worked(&self, nic: usize, reach: u64) -> bool {
         self.0.with(|nics| {
             let Some(nic) = nics.get_mut(nic) else { return false };
+            nic.reach = nic.reach * 7 / 8 + reach / 8;
             nic.strikes = 0;
             nic.rest = FIRST_REST;
             nic.rests_until.take().is_some()
@@ -179,7 +186,8 @@ mod tests {
         assert_eq!(nics.after_failure(0), 1);
         let due = due + FIRST_REST * 2;
         assert_eq!(nics.between(1, due), 0);
-        assert!(nics.worked(0), "it is back");
+        assert!(nics.worked(0, 800), "it is back");
+        assert_eq!(nics.best_reach(), 100);
         assert_eq!(
             [nics.between(1, due), nics.between(1, due), nics.between(0, due)],
             [0, 1, 0],

@@ -11,8 +11,10 @@ const EXTENT_TIME: Duration = Duration::from_millis(100);
 
 /// A request is not called a crawl before this time ...
 const CRAWL_TIME: Duration = Duration::from_secs(1);
-/// ... and then is one below this part of the connection's speed.
+/// ... and then is one below this part of what connections through the best NIC do ...
 const CRAWL: u64 = 8;
+/// ... that would take longer than this to its end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Moving average of a connection's speed, its reply times included.
 #[derive(Debug, Default)]
@@ -27,11 +29,6 @@ impl Rate {
         self.reach
     }
 
-    /// What this connection must not fall below in its next request.
-    pub(super) fn floor(&self) -> Floor {
-        Floor { reach: self.reach / CRAWL }
-    }
-
     /// A request moved `bytes` in `took`. Half of what was known is kept: one odd request does not decide.
     pub(super) fn record(&mut self, bytes: u64, took: Duration) {
         let now = u128::from(bytes) * EXTENT_TIME.as_nanos() / took.as_nanos().max(1);
@@ -40,8 +37,8 @@ impl Rate {
     }
 }
 
-/// How slow a request may become before it is worth another path, where there is one: a NIC that has slowed down,
-/// on which a long request begun at full speed would last.
+/// How slow a request may be before it is worth another path, where there is one: through a NIC that has slowed
+/// down, or is far slower than the others, a block would be waited for at the end of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Floor {
     /// Bytes in `EXTENT_TIME`; 0 = any speed will do.
@@ -49,14 +46,19 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// Any speed will do.
-    pub(super) const NONE: Self = Self { reach: 0 };
+    /// Far below what a connection through the best NIC moves in the time of an extent; 0 if there is no other.
+    pub(super) fn below(best: u64) -> Self {
+        Self { reach: best / CRAWL }
+    }
 
-    /// Whether `bytes` in `took` is a crawl. A request is given some time to begin with.
-    pub(super) fn is_crawl(self, bytes: u64, took: Duration) -> bool {
+    /// Whether `bytes` in `took` is a crawl, of which `left` bytes are not worth waiting for. A request is given
+    /// some time to begin with.
+    pub(super) fn is_crawl(self, bytes: u64, left: u64, took: Duration) -> bool {
+        let wide = u128::from;
         self.reach > 0
             && took > CRAWL_TIME
-            && u128::from(bytes) * EXTENT_TIME.as_nanos() < u128::from(self.reach) * took.as_nanos()
+            && wide(bytes) * EXTENT_TIME.as_nanos() < wide(self.reach) * took.as_nanos()
+            && wide(left) * took.as_nanos() > wide(bytes) * LAST_WAIT.as_nanos()
     }
 }
 
@@ -65,15 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crawl_is_far_below_what_was_known() {
-        let mut rate = Rate::default();
-        assert!(!rate.floor().is_crawl(0, Duration::from_secs(9)), "nothing known");
-        rate.record(8 << 20, EXTENT_TIME);
-        let floor = rate.floor();
-        assert!(!floor.is_crawl(0, CRAWL_TIME));
-        assert!(floor.is_crawl(19 << 20, Duration::from_secs(2)));
-        assert!(!floor.is_crawl(21 << 20, Duration::from_secs(2)));
-        assert!(!Floor::NONE.is_crawl(0, Duration::from_secs(9)));
+    fn a_crawl_is_far_below_the_best_and_far_from_its_end() {
+        let floor = Floor::below(8 << 20);
+        let after = |seconds| Duration::from_secs(seconds);
+        assert!(!floor.is_crawl(0, 1, CRAWL_TIME));
+        assert!(floor.is_crawl(19 << 20, 100 << 20, after(2)));
+        assert!(!floor.is_crawl(21 << 20, 100 << 20, after(2)));
+        assert!(!floor.is_crawl(19 << 20, 9 << 20, after(2)), "nearly there");
+        assert!(floor.is_crawl(0, 1, after(2)));
+        assert!(!Floor::below(0).is_crawl(0, 1, after(9)));
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl<S: Source> Connection<S> {
         let mut retry = Retry::new(shared.retry);
         loop {
             let (began, from, blocks) = (Instant::now(), transfer.position(), transfer.left().blocks.len());
-            let floor = if shared.nics.is_choice() { self.rate.floor() } else { Floor::NONE };
+            let floor = Floor::below(shared.nics.best_reach());
             let result = transfer
                 .attempt(&mut self.source, (&shared.patience, &shared.limit), self.fresh, floor)
                 .await;
@@ -135,7 +135,7 @@ impl<S: Source> Connection<S> {
             shared.crowd.arrived(bytes, shared.patience.typical(), Instant::now());
             shared.turns.record(took, transfer.take_waited());
             self.fresh &= transfer.position() == from;
-            if result.is_ok() && shared.nics.worked(self.nic) {
+            if result.is_ok() && shared.nics.worked(self.nic, self.rate.reach()) {
                 tracing::info!(nic = self.nic, "a NIC works again");
             }
             let fault = match result {

@@ -18,6 +18,7 @@ mod reader_itself;
 mod readers;
 mod resume;
 mod signatures;
+mod slow_tail;
 mod tls;
 
 use std::path::Path;
