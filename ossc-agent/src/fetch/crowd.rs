@@ -43,14 +43,23 @@ struct State {
     settled_until: Option<Instant>,
     /// Shortest typical wait of a period.
     least_wait: Option<Duration>,
+    /// When "slow down" last made them fewer.
+    told: Option<Instant>,
 }
 
 impl Crowd {
     /// `most` connections on so many threads.
     pub(super) fn new(most: u32, threads: u32, now: Instant) -> Self {
         let few = FEW.max(threads).min(most);
-        let state =
-            State { began: now, bytes: 0, best: 0, best_at: few, settled_until: None, least_wait: None };
+        let state = State {
+            began: now,
+            bytes: 0,
+            best: 0,
+            best_at: few,
+            settled_until: None,
+            least_wait: None,
+            told: None,
+        };
         Self { at_work: watch::channel(few).0, few, most, state: Lock::new(state) }
     }
 
@@ -81,12 +90,20 @@ impl Crowd {
     /// The origin asks for fewer requests.
     pub(super) fn slow_down(&self, now: Instant) {
         let at_work = *self.at_work.borrow();
-        self.state.with(|state| {
-            (state.began, state.bytes) = (now, 0);
-            state.best_at = at_work;
-            state.settled_until = Some(now + SETTLED);
+        let first = self.state.with(|state| {
+            // Many connections are told at once; that is one reason to be fewer.
+            let first = state.told.is_none_or(|told| told + PERIOD <= now);
+            if first {
+                (state.began, state.bytes) = (now, 0);
+                state.best_at = at_work;
+                state.settled_until = Some(now + SETTLED);
+                state.told = Some(now);
+            }
+            first
         });
-        self.set((at_work * 3 / 4).max(1));
+        if first {
+            self.set((at_work * 3 / 4).max(1));
+        }
     }
 
     /// How many are to work after a period of this speed.
@@ -182,7 +199,8 @@ mod tests {
         let mut now = Instant::now();
         let crowd = Crowd::new(64, 16, now);
         crowd.slow_down(now);
-        assert_eq!(*crowd.at_work.borrow(), 12);
+        crowd.slow_down(now);
+        assert_eq!(*crowd.at_work.borrow(), 12, "told at once by two");
         assert_eq!(load(&crowd, &mut now, 1_000_000, u64::MAX, 3), [12, 12, 12]);
         let crowd = Crowd::new(64, 8, now);
         load(&crowd, &mut now, 1_000_000, u64::MAX, 3);

@@ -127,7 +127,9 @@ impl<'a> Transfer<'a> {
                     Err(_) => {
                         let before = std::mem::replace(&mut come, body.come());
                         let moved = self.position - from + come as u64;
-                        if watch.is_still(come > before) || floor.is_crawl(moved, self.end - from - moved, asked.elapsed()) {
+                        if watch.is_still(come > before)
+                            || floor.is_crawl(moved, self.end - from - moved, asked.elapsed())
+                        {
                             return Err(Trouble::Still);
                         }
                     }
@@ -146,7 +148,9 @@ impl<'a> Transfer<'a> {
             }
             patience.moved();
             self.given_up = 0;
-            if self.position < self.end && floor.is_crawl(self.position - from, self.end - self.position, asked.elapsed()) {
+            if self.position < self.end
+                && floor.is_crawl(self.position - from, self.end - self.position, asked.elapsed())
+            {
                 return Err(Trouble::Still);
             }
         }

@@ -155,10 +155,9 @@ impl Body<'_> {
         };
         let asked = Instant::now();
         let broken = |error| Error::transport(&self.target, "receiving the body", error);
-        match timeout(PIECE_TIMEOUT, stream.wait_for(until - self.end)).await {
-            Ok(waited) => waited.map_err(broken)?,
-            // However few there are by now.
-            Err(_) => {}
+        // When that time is over, however few there are.
+        if let Ok(waited) = timeout(PIECE_TIMEOUT, stream.wait_for(until - self.end)).await {
+            waited.map_err(broken)?;
         }
         let buffer = self.buffer.get_or_insert_with(Buffer::take);
         let room = buffer.get_mut(self.end..until).unwrap_or_default();

@@ -13,7 +13,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::base::Nic;
 
 /// Length of an int socket option.
-const INT_LEN: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+const INT_LEN: libc::socklen_t = 4;
+const _: () = assert!(size_of::<libc::c_int>() == INT_LEN as usize);
 
 /// An unconnected, non-blocking TCP socket for `remote`, bound to `source` if given: to its address, or to the
 /// interface itself (`SO_BINDTODEVICE`, socket(7)), which then takes all of its packets.

@@ -26,8 +26,7 @@ const STILL: &str = "request stands still; asking for the rest anew";
 #[test]
 fn is_asked_for_anew_and_written_once() -> anyhow::Result<()> {
     let _turn = turn::take();
-    let site =
-        Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, shards(2, 128 * MIB))?;
+    let site = Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, shards(2, 128 * MIB))?;
     for after in [None, Some(MIB)] {
         let stall = Fault::Stall { after, time: Some(Duration::from_secs(3600)) };
         site.origin().server().faults().add(Rule::new(stall).operation(Operation::Get).skip(8).times(HELD));
