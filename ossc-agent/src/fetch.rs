@@ -6,9 +6,13 @@
 //! errno, and the log once with its cause. The gate decides who is held, the store what is ready; this part only
 //! asks the one and fills the other.
 
+mod crowd;
 mod failure;
 mod inflight;
 mod lanes;
+mod limit;
+mod nics;
+mod patience;
 mod progress;
 mod queue;
 mod rate;
@@ -17,31 +21,35 @@ mod source;
 mod sync;
 mod threads;
 mod transfer;
+mod turns;
 mod worker;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use failure::Failure;
 pub use progress::{Counts, Progress};
 
+use self::crowd::Crowd;
 use self::lanes::Lanes;
+use self::limit::Limit;
+use self::nics::Nics;
+use self::patience::Patience;
 use self::queue::Queue;
 use self::retry::Policy;
 use self::source::Source;
 use self::threads::Threads;
+use self::turns::Turns;
 use self::worker::{Connect, Shared};
-use crate::base::{ByteRange, FileId, Lane};
+use crate::base::{ByteRange, FileId, Lane, Nic};
 use crate::oss;
 use crate::store::Store;
+use crate::sys;
 
 /// What `sync` is made of.
 mod primitives {
@@ -73,10 +81,10 @@ const RETRY_PAUSE: Duration = Duration::from_secs(30);
 pub struct Config {
     /// Worker threads.
     pub threads: NonZeroU32,
-    /// Connections of each thread.
+    /// Connections of each thread, at most; how many of them work at once depends on what that brings.
     pub connections_per_thread: NonZeroU32,
-    /// Local addresses to connect from, in turn; empty = as the routes say.
-    pub sources: Vec<IpAddr>,
+    /// NICs to connect through; empty = as the routes say.
+    pub sources: Vec<Nic>,
     /// Most bytes of one request, rounded down to blocks but never below one.
     pub max_extent: u64,
     /// Tries of a request that makes no progress, the first one included; then readers that wait for its bytes
@@ -84,6 +92,8 @@ pub struct Config {
     pub tries: NonZeroU32,
     /// How long nothing of a file is fetched ahead of readers after that.
     pub retry_pause: Duration,
+    /// Most bytes a second of all connections together.
+    pub bandwidth_limit: Option<NonZeroU64>,
 }
 
 impl Default for Config {
@@ -99,6 +109,7 @@ impl Default for Config {
             max_extent: MAX_EXTENT,
             tries: positive(TRIES),
             retry_pause: RETRY_PAUSE,
+            bandwidth_limit: None,
         }
     }
 }
@@ -152,11 +163,8 @@ impl Fetcher {
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
         let sources = config.sources.clone();
-        let turn = AtomicUsize::new(0);
-        let connect: Connect<oss::Connection> = Arc::new(move || {
-            let turn = turn.fetch_add(1, Ordering::Relaxed);
-            client.connection(turn.checked_rem(sources.len()).map(|at| sources[at]))
-        });
+        let connect: Connect<oss::Connection> =
+            Arc::new(move |nic| client.connection(sources.get(nic).cloned()));
         let retry = Policy { tries: config.tries.get(), rest: config.retry_pause, ..Policy::default() };
         Self::start_with(config, store, &connect, retry, events)
     }
@@ -168,7 +176,8 @@ impl Fetcher {
         retry: Policy,
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
-        let mut lanes = Lanes::new(config.threads.saturating_mul(config.connections_per_thread));
+        let connections = config.threads.saturating_mul(config.connections_per_thread);
+        let mut lanes = Lanes::new(connections);
         let mut full = VecDeque::new();
         for file in store.files() {
             lanes.add_file(file.layout(), |block| file.ready().is_ready(block));
@@ -176,9 +185,24 @@ impl Fetcher {
                 full.push_back(file.id());
             }
         }
+        // A model that fits is written back by the kernel when the load is over, and takes nothing from it.
+        let to_come = lanes.total_bytes() - lanes.ready_bytes();
+        let early_writeback = sys::file::dirty_room().is_none_or(|room| to_come > room);
         let queue = Queue::new(lanes, full);
-        let turns = store.files().iter().map(|_| Mutex::new(())).collect();
-        let shared = Arc::new(Shared { store, queue, turns, events, retry, max_extent: config.max_extent });
+        let turns = Turns::new(store.files().len(), config.threads.get());
+        let shared = Arc::new(Shared {
+            store,
+            queue,
+            turns,
+            nics: Nics::new(config.sources.len()),
+            patience: Patience::new(retry.still),
+            crowd: Crowd::new(connections.get(), config.threads.get(), Instant::now()),
+            early_writeback,
+            limit: Limit::new(config.bandwidth_limit, Instant::now()),
+            events,
+            retry,
+            max_extent: config.max_extent,
+        });
         let threads =
             Threads::start(&shared, connect, config.threads.get(), config.connections_per_thread.get())?;
         Ok(Self { shared, threads: Arc::new(threads) })

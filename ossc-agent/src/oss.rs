@@ -8,6 +8,7 @@
 //! with a current-thread runtime each.
 
 mod body;
+mod buffer;
 mod client;
 mod clock;
 mod config;

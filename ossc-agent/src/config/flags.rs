@@ -2,11 +2,10 @@
 //! reads it. Nothing is checked here beyond the type of a value.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::{LogFormat, LogLevel, OnChange};
-use crate::base::Bytes;
+use crate::base::{Bytes, Nic};
 
 /// Flags of `ossc-agent`; each overrides its environment variable and its key in the JSON file.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -64,17 +63,21 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// Local addresses to connect from, one for each NIC, comma-separated [env: HTTP_SOURCE_IP]
-    #[arg(long = "source", value_name = "IP", value_delimiter = ',')]
-    pub sources: Vec<IpAddr>,
+    /// NICs to connect through, each by an address of it or by its name, comma-separated [env: HTTP_SOURCE_IP]
+    #[arg(long = "source", value_name = "IP|NAME", value_delimiter = ',')]
+    pub sources: Vec<Nic>,
 
     /// Fetch threads [JSON: prefetch.vcpus] [default: CPUs, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
 
-    /// Connections of each fetch thread [JSON: prefetch.workers]
+    /// Most connections of each fetch thread [JSON: prefetch.workers]
     #[arg(long, value_name = "N")]
     pub connections: Option<u32>,
+
+    /// Most bytes a second to fetch, such as 500M [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub bandwidth_limit: Option<Bytes>,
 
     /// Block size: a power of two from 2M to 16M [default: by model size]
     #[arg(long, value_name = "SIZE")]

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use nix::unistd::geteuid;
 use serde::Deserialize;
 
 use super::Error;
+use crate::base::Nic;
 
 /// A configuration file is a page of text; more than this is something else.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -39,7 +39,8 @@ pub(super) struct Raw {
     pub(super) ecs_role: Option<String>,
     pub(super) model_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
-    pub(super) sources: Vec<IpAddr>,
+    pub(super) sources: Vec<Nic>,
+    pub(super) bandwidth_limit: Option<String>,
     pub(super) block_size: Option<String>,
     pub(super) request_timeout_sec: Option<u32>,
     pub(super) request_tries: Option<u32>,

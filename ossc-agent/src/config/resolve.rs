@@ -1,8 +1,7 @@
 //! File, environment and flags into one checked [`Config`], each overriding the one before. Reads the
 //! configuration file and nothing else; creates nothing.
 
-use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::{
     Config, DEFAULT_FILE, DEFAULT_RESTART_DEADLINE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE,
     Environment, Error, Flags, Log, LogFormat, LogLevel, OnChange, SECRETS, Targets,
 };
-use crate::base::{BlockSize, Bytes};
+use crate::base::{BlockSize, Bytes, Nic};
 use crate::{fetch, oss, store};
 
 /// A guard against a slip of the finger, far above any use.
@@ -171,6 +170,7 @@ fn fetch(flags: &Flags, env: &Environment, raw: &Raw) -> Result<fetch::Config, E
     if let Some(pause) = flags.retry_pause.or(raw.retry_pause_sec) {
         config.retry_pause = Duration::from_secs(count("retry pause", pause, LONGEST_TIMEOUT)?.get().into());
     }
+    config.bandwidth_limit = bandwidth_limit(flags, raw)?;
     Ok(config)
 }
 
@@ -183,6 +183,20 @@ fn request_timeout(flags: &Flags, raw: &Raw) -> Result<Duration, Error> {
     }
 }
 
+fn bandwidth_limit(flags: &Flags, raw: &Raw) -> Result<Option<NonZeroU64>, Error> {
+    let fail = |value: String| Error::Value {
+        name: "bandwidth limit",
+        value,
+        wanted: "bytes a second such as 500M are needed, more than 0".to_owned(),
+    };
+    let bytes = match (flags.bandwidth_limit, &raw.bandwidth_limit) {
+        (Some(bytes), _) => bytes,
+        (None, Some(text)) => text.parse::<Bytes>().map_err(|_| fail(text.clone()))?,
+        (None, None) => return Ok(None),
+    };
+    NonZeroU64::new(bytes.0).map(Some).ok_or_else(|| fail(bytes.to_string()))
+}
+
 fn count(name: &'static str, given: u32, most: u32) -> Result<NonZeroU32, Error> {
     NonZeroU32::new(given).filter(|n| n.get() <= most).ok_or_else(|| Error::Value {
         name,
@@ -191,7 +205,7 @@ fn count(name: &'static str, given: u32, most: u32) -> Result<NonZeroU32, Error>
     })
 }
 
-fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, Error> {
+fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<Nic>, Error> {
     if !flags.sources.is_empty() {
         return Ok(flags.sources.clone());
     }
@@ -201,7 +215,7 @@ fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, E
             name: "HTTP_SOURCE_IP",
             value: list.to_owned(),
             wanted: format!(
-                "'{}' is not an IP address; write addresses of this machine separated by commas",
+                "'{}' is neither an IP address of this machine nor a network interface; separate several by commas",
                 item.trim()
             ),
         })

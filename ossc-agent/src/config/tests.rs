@@ -97,7 +97,12 @@ fn source_addresses_are_read_from_the_connector_variable() {
     let env = Environment::from(base_env()).with("HTTP_SOURCE_IP", "10.0.0.1, 10.0.0.2");
     assert_eq!(resolve(&Flags::default(), &env).unwrap().fetch.sources.len(), 2);
     let env = Environment::from(base_env()).with("HTTP_SOURCE_IP", "10.0.0.1,eth7");
-    assert!(resolve(&Flags::default(), &env).unwrap_err().to_string().contains("eth7"));
+    assert_eq!(
+        resolve(&Flags::default(), &env).unwrap().fetch.sources[1],
+        crate::base::Nic::Interface("eth7".into())
+    );
+    let env = Environment::from(base_env()).with("HTTP_SOURCE_IP", "10.0.0.1,10.0.0.256");
+    assert!(resolve(&Flags::default(), &env).unwrap_err().to_string().contains("10.0.0.256"));
 }
 
 #[test]

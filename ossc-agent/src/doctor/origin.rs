@@ -1,7 +1,7 @@
 //! The way to OSS: name, connection, clock, permissions, the route of each source address, and how fast bytes
 //! come by each.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::report::{Check, chain};
 use super::route;
-use crate::base::{ByteRange, Bytes, Object};
+use crate::base::{ByteRange, Bytes, Nic, Object};
 use crate::config::Config;
 use crate::oss::{Client, Error};
 
@@ -45,9 +45,7 @@ pub(super) async fn checks(
             return (None, checks);
         }
     };
-    for &source in &config.fetch.sources {
-        checks.push(route::check(source, &addresses));
-    }
+    checks.extend(config.fetch.sources.iter().map(|source| route::check(source, &addresses)));
     let objects = match list(client).await {
         Ok((objects, check)) => {
             checks.push(check);
@@ -137,9 +135,9 @@ fn rates(
     objects: &[Object],
     time: Duration,
 ) -> Vec<Check> {
-    let sources: Vec<Option<IpAddr>> = match config.fetch.sources.as_slice() {
+    let sources: Vec<Option<&Nic>> = match config.fetch.sources.as_slice() {
         [] => vec![None],
-        sources => sources.iter().copied().map(Some).collect(),
+        sources => sources.iter().map(Some).collect(),
     };
     let (threads, each) = (config.fetch.threads.get(), config.fetch.connections_per_thread.get());
     let connections = threads.saturating_mul(each);
@@ -169,7 +167,7 @@ fn rates(
 fn rate(
     client: &Client,
     sample: &Object,
-    source: Option<IpAddr>,
+    source: Option<&Nic>,
     (threads, each): (u32, u32),
     time: Duration,
 ) -> Result<u64, Error> {
@@ -191,7 +189,7 @@ fn rate(
 fn read_by_thread(
     client: &Client,
     sample: &Object,
-    source: Option<IpAddr>,
+    source: Option<&Nic>,
     connections: Range<u32>,
     until: Instant,
 ) -> (u64, Option<Error>) {
@@ -205,8 +203,10 @@ fn read_by_thread(
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
         for index in connections {
-            let (client, object) = (client.clone(), sample.clone());
-            tasks.spawn(async move { read_until(&client, &object, source, index.into(), until).await });
+            let (client, object, source) = (client.clone(), sample.clone(), source.cloned());
+            tasks.spawn(
+                async move { read_until(&client, &object, source.as_ref(), index.into(), until).await },
+            );
         }
         let (mut bytes, mut failure) = (0_u64, None);
         while let Some(ended) = tasks.join_next().await {
@@ -223,11 +223,11 @@ fn read_by_thread(
 async fn read_until(
     client: &Client,
     object: &Object,
-    source: Option<IpAddr>,
+    source: Option<&Nic>,
     index: u64,
     until: Instant,
 ) -> (u64, Option<Error>) {
-    let mut connection = client.connection(source);
+    let mut connection = client.connection(source.cloned());
     let places = object.size.div_ceil(REQUEST_BYTES).max(1);
     let mut bytes = 0_u64;
     let read = async {

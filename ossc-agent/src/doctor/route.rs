@@ -15,10 +15,25 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_indextoname;
 
 use super::report::Check;
+use crate::base::Nic;
+
+/// The way out of a source. Connections bound to an interface leave by it, so that it has only to be there.
+pub(super) fn check(source: &Nic, endpoint: &[SocketAddr]) -> Check {
+    let name = format!("source {source}");
+    match source {
+        Nic::Address(address) => route(name, *address, endpoint),
+        Nic::Interface(nic) => match fs::read_to_string(format!("/sys/class/net/{nic}/operstate")) {
+            Ok(state) if state.trim() == "down" => {
+                Check::fail(name, "the NIC is down", format!("ip link set {nic} up"))
+            }
+            Ok(_) => Check::ok(name, format!("leaves by {nic}{}", speed(nic))),
+            Err(_) => Check::fail(name, "there is no such NIC", "give names that `ip link` shows"),
+        },
+    }
+}
 
 /// The route from `source` to the first of the endpoint's addresses of its family.
-pub(super) fn check(source: IpAddr, endpoint: &[SocketAddr]) -> Check {
-    let name = format!("source {source}");
+fn route(name: String, source: IpAddr, endpoint: &[SocketAddr]) -> Check {
     let Some(owner) = interface_of(source) else {
         return Check::fail(name, "no NIC of this machine has it", "give addresses that `ip address` shows");
     };
@@ -125,9 +140,11 @@ mod tests {
         assert_eq!(interface_of(here).as_deref(), Some("lo"));
         assert_eq!(leaves_by(here, here).unwrap(), "lo");
         let endpoint = [SocketAddr::new(here, 80)];
-        assert_eq!(check(here, &endpoint).verdict, Verdict::Ok);
-        assert_eq!(check("192.0.2.7".parse().unwrap(), &endpoint).verdict, Verdict::Fail);
-        assert_eq!(check("::1".parse().unwrap(), &endpoint).verdict, Verdict::Fail, "another family");
+        assert_eq!(check(&Nic::Address(here), &endpoint).verdict, Verdict::Ok);
+        assert_eq!(check(&"192.0.2.7".parse().unwrap(), &endpoint).verdict, Verdict::Fail);
+        assert_eq!(check(&"::1".parse().unwrap(), &endpoint).verdict, Verdict::Fail, "another family");
+        assert_eq!(check(&"lo".parse().unwrap(), &endpoint).verdict, Verdict::Ok);
+        assert_eq!(check(&"none9".parse().unwrap(), &endpoint).verdict, Verdict::Fail);
     }
 
     /// Two NICs in a network namespace of this thread, which ends with it.
@@ -146,7 +163,7 @@ mod tests {
         }
         ip("route add default dev a0");
         let endpoint = [SocketAddr::new("203.0.113.9".parse().unwrap(), 443)];
-        let look = |source: &str| check(source.parse().unwrap(), &endpoint);
+        let look = |source: &str| check(&source.parse().unwrap(), &endpoint);
         assert_eq!(look("198.51.100.1").verdict, Verdict::Ok);
         let wrong = look("198.51.100.129");
         assert_eq!((wrong.verdict, wrong.seen.contains("leave by a0")), (Verdict::Fail, true), "{wrong:?}");

@@ -132,15 +132,16 @@ impl Queue {
         self.signal.one();
     }
 
-    /// The next work for a connection that moves `reach` bytes in the time an extent should take.
-    pub(super) async fn next(&self, reach: u64) -> Work {
-        let work = self.signal.until(|| self.take(reach, Instant::now())).await;
+    /// The next work for a connection that moves `reach` bytes in the time an extent should take; from the
+    /// background, that of the `nth` unfinished file.
+    pub(super) async fn next(&self, reach: u64, nth: impl Fn() -> u32) -> Work {
+        let work = self.signal.until(|| self.take(reach, nth(), Instant::now())).await;
         // Whoever finds work wakes the next idle one; the last one woken finds nothing.
         self.signal.one();
         work
     }
 
-    fn take(&self, reach: u64, now: Instant) -> Result<Work, Option<Instant>> {
+    fn take(&self, reach: u64, nth: u32, now: Instant) -> Result<Work, Option<Instant>> {
         self.state.with(|state| {
             if let Some(file) = state.full.pop_front() {
                 return Ok(Work::Seal(file));
@@ -148,7 +149,7 @@ impl Queue {
             if state.closing {
                 return Ok(Work::Stop);
             }
-            match state.lanes.take(reach, now) {
+            match state.lanes.take(reach, nth, now) {
                 Some((extent, lane)) => {
                     state.counts.handed_out(lane);
                     Ok(Work::Fetch(extent, lane))

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::patience::FIRM;
 use crate::base::Backoff;
 
 /// The bounds of both schedules; tests use a fast one.
@@ -22,6 +23,8 @@ pub(super) struct Policy {
     /// How long planned and background work leaves a file alone after a failure that its retries did not get
     /// over.
     pub(super) rest: Duration,
+    /// How long a request may stand still while others move.
+    pub(super) still: Duration,
 }
 
 impl Default for Policy {
@@ -35,6 +38,7 @@ impl Default for Policy {
             slow_pause: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             slow_total: Duration::from_secs(60),
             rest: super::RETRY_PAUSE,
+            still: FIRM,
         }
     }
 }

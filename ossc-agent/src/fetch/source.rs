@@ -43,6 +43,12 @@ pub(super) trait Body {
     /// CRC-64/XZ of the whole object, if the reply told it.
     fn object_crc64(&self) -> Option<u64>;
 
+    /// Waits until `next` has its bytes at once. May be dropped and called again.
+    async fn fill(&mut self, max: usize) -> Result<(), Fault>;
+
+    /// How many bytes of what `fill` waits for have come.
+    fn come(&self) -> usize;
+
     /// The next bytes, at least one and at most `max`; `None` behind the end of the range.
     async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault>;
 }
@@ -58,6 +64,14 @@ impl Source for oss::Connection {
 impl Body for oss::Body<'_> {
     fn object_crc64(&self) -> Option<u64> {
         Self::object_crc64(self)
+    }
+
+    async fn fill(&mut self, max: usize) -> Result<(), Fault> {
+        Self::fill(self, max).await.map_err(Fault::from)
+    }
+
+    fn come(&self) -> usize {
+        Self::come(self)
     }
 
     async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault> {

@@ -28,6 +28,8 @@ const HASTY: Policy = Policy {
     slow_pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
     slow_total: Duration::from_millis(10),
     rest: RETRY_PAUSE,
+    // A test holds replies for as long as it takes.
+    still: Duration::from_secs(3600),
 };
 
 /// A fetcher over a store in a scratch directory.
@@ -58,7 +60,7 @@ impl Load {
         let (tell, events) = unbounded_channel();
         let connect: Connect<fake::FakeConnection> = {
             let origin = Arc::clone(&origin);
-            Arc::new(move || origin.connect())
+            Arc::new(move |_| origin.connect())
         };
         let fetcher = Fetcher::start_with(&config, Arc::clone(&store), &connect, HASTY, tell).unwrap();
         Self { fetcher, store, origin, events, dir: None }

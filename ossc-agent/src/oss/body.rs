@@ -1,19 +1,23 @@
-//! The body of a checked reply, lent to the consumer piece by piece from the connection's one buffer. On http
-//! each byte is copied once, by recv; what came along with the head, at most some KiB, twice. A body that ends
+//! The body of a checked reply, lent to the consumer piece by piece from one of the thread's buffers (`buffer`),
+//! which is held only from the moment the kernel has the piece until the next one is asked for. On http each byte
+//! is copied once, by recv; what came along with the head, at most some KiB, twice. A body that ends
 //! early, stands still or crawls is an error, and so is one that is dropped before its end: the connection is
 //! closed then, since what follows on it cannot be told from the rest of the body.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
+use super::buffer::{self, Buffer};
 use super::connection::Connection;
 use super::dial::Stream;
 use super::error::Error;
 use super::reply::ReplyHead;
 
+/// Longest wait for a whole piece, before what there is of it is received.
+const PIECE_TIMEOUT: Duration = Duration::from_millis(50);
 /// Bytes a second that must come over one and a half request timeouts of waiting, else another connection does
 /// better. Far below the 100 KiB/s that is the least OSS lets a user throttle a request to
 /// (`x-oss-traffic-limit`), even if 50 share that.
@@ -27,6 +31,10 @@ pub struct Body<'a> {
     stream: Option<Stream>,
     keep_alive: bool,
     crc64: Option<u64>,
+    /// What came with the head and is in no buffer yet, in `Connection::head`.
+    begun: Range<usize>,
+    /// Held while there is something in it.
+    buffer: Option<Buffer>,
     /// Bytes in the buffer that were not lent yet: `start..end`.
     start: usize,
     end: usize,
@@ -45,13 +53,13 @@ struct Progress {
 }
 
 impl<'a> Body<'a> {
-    /// A body of `length` bytes, of which the first `received` are in the connection's buffer.
+    /// A body of `length` bytes, of which the first came with the head.
     pub(super) fn new(
         connection: &'a mut Connection,
         target: String,
         stream: Stream,
         head: &ReplyHead,
-        received: usize,
+        begun: Range<usize>,
         length: u64,
     ) -> Self {
         let progress = Progress::over(connection.shared.request_timeout * 3 / 2);
@@ -61,9 +69,11 @@ impl<'a> Body<'a> {
             stream: Some(stream),
             keep_alive: head.keep_alive,
             crc64: head.crc64,
+            missing: length.saturating_sub(begun.len() as u64),
+            begun,
+            buffer: None,
             start: 0,
-            end: received,
-            missing: length.saturating_sub(received as u64),
+            end: 0,
             progress,
         }
     }
@@ -76,17 +86,33 @@ impl Body<'_> {
         self.crc64
     }
 
-    /// The next bytes, lent from the connection's buffer: `max`, or as many as the buffer holds (1 MiB) or the
-    /// range still has, whichever is least, but at least one. Waits until they are all there. None at the end
-    /// of the range. An error is final. If the future is dropped, nothing is lost: the next call goes on.
+    /// The next bytes, lent from a buffer: `max`, or as many as a buffer holds (1 MiB) or the range still has,
+    /// whichever is least, but at least one. Waits until they are all there. None at the end of the range. An
+    /// error is final. If the future is dropped, nothing is lost: the next call goes on.
     pub async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Error> {
+        self.fill(max).await?;
+        if self.missing == 0
+            && let Some(stream) = self.stream.take()
+            && self.keep_alive
+        {
+            self.connection.keep(stream);
+        }
+        let lent = self.start..self.end.min(self.start.saturating_add(max.max(1)));
+        self.start = lent.end;
+        Ok(self.buffer.as_ref().and_then(|buffer| buffer.get(lent)).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Waits as `next` does, which then returns at once.
+    pub async fn fill(&mut self, max: usize) -> Result<(), Error> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            self.buffer = None;
         }
-        let room = self.connection.buffer.len().saturating_sub(self.start);
-        let at_hand = self.end - self.start;
+        let room = buffer::SIZE.saturating_sub(self.start);
+        let at_hand = self.end - self.start + self.begun.len();
         let left = usize::try_from(self.missing).unwrap_or(usize::MAX).saturating_add(at_hand);
         let wanted_end = self.start + max.max(1).min(room).min(left);
+        self.take_begun(wanted_end);
         while self.end < wanted_end {
             if let Err(error) = self.receive(wanted_end).await {
                 // Final: neither the connection nor what came of this piece is used.
@@ -95,31 +121,53 @@ impl Body<'_> {
                 return Err(error);
             }
         }
-        if self.missing == 0
-            && let Some(stream) = self.stream.take()
-            && self.keep_alive
-        {
-            self.connection.keep(stream);
+        Ok(())
+    }
+
+    /// How many bytes have come that were not lent yet.
+    #[must_use]
+    pub fn come(&self) -> usize {
+        let unread = self.stream.as_ref().map_or(0, Stream::arrived);
+        self.end - self.start + self.begun.len() + unread
+    }
+
+    /// Copies what came with the head, up to `until` in the buffer.
+    fn take_begun(&mut self, until: usize) {
+        let count = self.begun.len().min(until.saturating_sub(self.end));
+        let from = self.begun.start..self.begun.start + count;
+        if count == 0 {
+            return;
         }
-        let lent = self.start..wanted_end;
-        self.start = wanted_end;
-        Ok(self.connection.buffer.get(lent).filter(|bytes| !bytes.is_empty()))
+        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        if let (Some(from), Some(to)) =
+            (self.connection.head.get(from), buffer.get_mut(self.end..self.end + count))
+        {
+            to.copy_from_slice(from);
+        }
+        self.begun.start += count;
+        self.end += count;
     }
 
     /// Receives once, up to `until` in the buffer.
     async fn receive(&mut self, until: usize) -> Result<(), Error> {
-        let short = || Error::ShortBody { target: self.target.clone(), missing: self.missing };
-        let (Some(stream), Some(room)) =
-            (self.stream.as_mut(), self.connection.buffer.get_mut(self.end..until))
-        else {
-            return Err(short());
+        let Some(stream) = self.stream.as_mut() else {
+            return Err(Error::ShortBody { target: self.target.clone(), missing: self.missing });
         };
         let asked = Instant::now();
         let patience = self.connection.shared.request_timeout;
-        let count = match timeout(patience, stream.read(room)).await {
-            Ok(Ok(0)) => return Err(short()),
+        let broken = |error| Error::transport(&self.target, "receiving the body", error);
+        // When that time is over, however few there are.
+        if let Ok(waited) = timeout(PIECE_TIMEOUT, stream.wait_for(until - self.end)).await {
+            waited.map_err(broken)?;
+        }
+        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        let room = buffer.get_mut(self.end..until).unwrap_or_default();
+        let count = match timeout(patience, stream.receive(room)).await {
+            Ok(Ok(0)) => {
+                return Err(Error::ShortBody { target: self.target.clone(), missing: self.missing });
+            }
             Ok(Ok(count)) => count,
-            Ok(Err(error)) => return Err(Error::transport(&self.target, "receiving the body", error)),
+            Ok(Err(error)) => return Err(broken(error)),
             Err(_) => return Err(self.stalled(0, patience)),
         };
         self.end += count;

@@ -3,7 +3,6 @@
 //! is off, keys that ran out) are mended once per request, for these and for the data path (`Repair`).
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use super::http::{self, Limits, Reply};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
-use crate::base::{Object, millis};
+use crate::base::{Nic, Object, millis};
 
 /// Size of a reply's body, bytes: 1000 keys of 1024 bytes, percent-encoded, with their metadata, are under 5 MiB.
 const MAX_REPLY_BYTES: usize = 16 << 20;
@@ -111,7 +110,7 @@ impl Client {
 
     /// A lazily connected, kept-alive connection for ranged GETs, bound to `source` before connect.
     #[must_use]
-    pub fn connection(&self, source: Option<IpAddr>) -> Connection {
+    pub fn connection(&self, source: Option<Nic>) -> Connection {
         Connection::new(Arc::clone(&self.shared), source)
     }
 }

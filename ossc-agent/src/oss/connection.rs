@@ -1,6 +1,6 @@
 //! One kept-alive HTTP/1.1 connection for ranged GETs: the hot path. A fetch worker owns several of these and
 //! uses each for one range after another. The request head is written and the reply head parsed here, without
-//! an HTTP library between, so that the body can go from the socket into one reusable buffer (`body`).
+//! an HTTP library between, so that the body can go from the socket into a reusable buffer (`body`).
 //! `get` is one try; only faults that it can mend itself are tried again, each once: a kept-alive connection
 //! that the server closed meanwhile, a clock that is off, keys that ran out. After any other failure the
 //! connection is closed and the next `get` opens a new one.
@@ -8,7 +8,6 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,11 +26,8 @@ use super::error::Error;
 use super::http::AGENT;
 use super::reply::{self, ReplyHead};
 use super::{metadata, sign};
-use crate::base::{ByteRange, ETag, Object};
+use crate::base::{ByteRange, ETag, Nic, Object};
 
-/// Size of the body buffer, bytes: the most that a caller can have at once. What is never asked for in one piece
-/// is never touched and takes no memory.
-const BODY_BUFFER: usize = 1 << 20;
 /// Longest reply head, bytes. OSS's are under 1 KiB, plus at most 8 KiB of user metadata
 /// (help.aliyun.com "object metadata").
 const MAX_HEAD: usize = 16 << 10;
@@ -43,15 +39,13 @@ const SIGNATURE_LIFE: Duration = Duration::from_secs(5 * 60);
 /// One HTTP/1.1 connection, owned by one task.
 pub struct Connection {
     pub(super) shared: Arc<Shared>,
-    source: Option<IpAddr>,
+    source: Option<Nic>,
     /// The open connection between two requests; taken while one is under way.
     idle: Option<Stream>,
     /// Request head of the last object, up to the `Range` header.
     prepared: Option<Prepared>,
-    /// Where reply heads are received.
-    head: Box<[u8]>,
-    /// Where bodies are received.
-    pub(super) buffer: Box<[u8]>,
+    /// Where reply heads are received, each with what comes along of its body.
+    pub(super) head: Box<[u8]>,
 }
 
 /// A signed request head for one version of an object, good for any range of it.
@@ -82,15 +76,8 @@ enum Broken {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, source: Option<IpAddr>) -> Self {
-        Self {
-            shared,
-            source,
-            idle: None,
-            prepared: None,
-            head: vec![0; MAX_HEAD].into_boxed_slice(),
-            buffer: vec![0; BODY_BUFFER].into_boxed_slice(),
-        }
+    pub(super) fn new(shared: Arc<Shared>, source: Option<Nic>) -> Self {
+        Self { shared, source, idle: None, prepared: None, head: vec![0; MAX_HEAD].into_boxed_slice() }
     }
 
     /// Asks for `range` of `object` at its listed version. Resolves when the head is checked: status 206, right
@@ -194,7 +181,7 @@ impl Connection {
         let mut stream = self
             .shared
             .dialer
-            .connect(to, self.source)
+            .connect(to, self.source.as_ref())
             .await
             .map_err(|error| Error::transport(target, "connecting", error))?;
         let (head, begun) = converse(&mut stream, request, &mut self.head, patience)
@@ -216,12 +203,7 @@ impl Connection {
     }
 
     fn body(&mut self, target: String, reply: Reply, range: ByteRange) -> Body<'_> {
-        let begun = self.head.get(reply.begun).unwrap_or_default();
-        let received = begun.len();
-        if let Some(start) = self.buffer.get_mut(..received) {
-            start.copy_from_slice(begun);
-        }
-        Body::new(self, target, reply.stream, &reply.head, received, range.len())
+        Body::new(self, target, reply.stream, &reply.head, reply.begun, range.len())
     }
 
     /// Takes the connection back after a body was received to its end.
@@ -320,6 +302,7 @@ async fn converse(
 ) -> Result<(ReplyHead, Range<usize>), Broken> {
     let mut filled = 0;
     let work = async {
+        stream.wake_at_once()?;
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
         receive_head(stream, buffer, &mut filled).await

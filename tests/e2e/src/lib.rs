@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod content;
 pub mod crowd;
 pub mod events;
+pub mod links;
 pub mod manager;
 pub mod origin;
 pub mod process;

@@ -65,7 +65,7 @@ impl Load {
     fn work(self: Arc<Self>, full: impl Fn(&Self)) {
         future::block_on(async {
             loop {
-                match self.queue.next(0).await {
+                match self.queue.next(0, || 0).await {
                     Work::Fetch(extent, _) => {
                         for block in extent.blocks {
                             self.fetches[block as usize].fetch_add(1, Ordering::Relaxed);

@@ -19,7 +19,7 @@ fn consume(queue: &Queue) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let task = || async {
         loop {
-            match queue.next(0).await {
+            match queue.next(0, || 0).await {
                 Work::Fetch(extent, _) => {
                     for block in extent.blocks {
                         queue.block_ready(extent.file, BlockIndex(block));

@@ -415,8 +415,9 @@ async fn rejected_keys_are_read_again_once() {
 #[tokio::test]
 async fn connects_from_the_source_address() {
     let server = Server::start(honest);
-    let source = "127.0.0.9".parse().unwrap();
-    let mut connection = Client::new(config(&server.url, "")).unwrap().connection(Some(source));
+    let source: std::net::IpAddr = "127.0.0.9".parse().unwrap();
+    let mut connection =
+        Client::new(config(&server.url, "")).unwrap().connection(Some(crate::base::Nic::Address(source)));
     read(&mut connection, ByteRange::new(0, 5)).await.unwrap();
     assert_eq!(server.seen()[0].peer, source);
 }
