@@ -136,7 +136,7 @@ fn a_block_is_fetched_once_for_all_who_wait() {
 fn a_reader_that_nobody_else_waits_with_is_answered() {
     shuttle::check_random(
         || {
-            let load = load(&[2..3], |_| ());
+            let load = load(std::slice::from_ref(&(2..3)), |_| ());
             assert_eq!(load.fetches(), [0, 0, 1]);
         },
         ORDERS,
