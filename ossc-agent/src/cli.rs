@@ -85,7 +85,10 @@ pub fn run() -> Exit {
     // From here on only the checked settings have them, wiped when dropped.
     privileges::wipe_variables(&config::SECRETS);
     if let Err(source) = privileges::conceal() {
-        return exit::report(&agent::Error::System(sys::Error::when("keep memory out of core files")(source)), false);
+        return exit::report(
+            &agent::Error::System(sys::Error::when("keep memory out of core files")(source)),
+            false,
+        );
     }
     let config = match config::resolve(&cli.flags, &environment) {
         Ok(config) => config,

@@ -10,8 +10,8 @@ use super::Error;
 use crate::base::Object;
 use crate::config::Config;
 use crate::oss;
-use crate::sys;
 use crate::store::{self, Doubt, Found, State};
+use crate::sys;
 
 /// What a file is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

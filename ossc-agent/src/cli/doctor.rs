@@ -41,7 +41,10 @@ impl Doctor {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(source) => {
-                return exit::report(&agent::Error::System(sys::Error::when("start a runtime")(source)), true);
+                return exit::report(
+                    &agent::Error::System(sys::Error::when("start a runtime")(source)),
+                    true,
+                );
             }
         };
         let config = config::resolve(&self.flags, &Environment::of_process());
