@@ -38,7 +38,7 @@ pub(crate) fn denied(reader: &Path, file_system: FileSystem) -> anyhow::Result<D
     ensure!(whole == Outcome::Right, "a reader of the other object: {whole:?}");
     let Outcome::Errno(told) = &refused else { anyhow::bail!("a reader of the refused object: {refused:?}") };
     let errno = told.rsplit(' ').next().context("the reader told no errno")?.to_owned();
-    agent.stop()?.expect(exit::OK)?;
+    agent.interrupt()?.expect(exit::OK)?;
     Ok(Denied { file_system: file_system.name().to_owned(), errno })
 }
 
