@@ -92,6 +92,10 @@ impl<S: Source> Connection<S> {
     /// Works until there is nothing more, ever.
     pub(super) async fn run(mut self) {
         loop {
+            if !self.shared.crowd.admits(self.number) {
+                // What this one has left to do, such as sealing a file that it has filled, is for another one.
+                self.shared.queue.pass_on();
+            }
             tokio::select! {
                 biased;
                 () = self.shared.crowd.admitted(self.number) => {}
