@@ -166,16 +166,22 @@ impl Queue {
 
     /// The store has published a block that was handed out.
     pub(super) fn block_ready(&self, file: FileId, block: BlockIndex) -> Flow {
-        let (done, flow) = self.state.with(|state| {
-            if state.lanes.block_ready(file, block) {
+        let (done, flow, is_full) = self.state.with(|state| {
+            let is_full = state.lanes.block_ready(file, block);
+            if is_full {
                 state.full.push_back(file);
             }
             if let Some(layout) = state.lanes.layout(file) {
                 state.counts.bytes_fetched += layout.range_of(block).len();
             }
             let stop = state.closing || state.lost.contains_key(&file);
-            (state.waiters.block_ready(file, block), if stop { Flow::Stop } else { Flow::Continue })
+            let flow = if stop { Flow::Stop } else { Flow::Continue };
+            (state.waiters.block_ready(file, block), flow, is_full)
         });
+        if is_full {
+            // Who brought the last block may not be let back to the queue (`crowd`).
+            self.signal.one();
+        }
         finish(done, &Ok(()));
         flow
     }
@@ -204,6 +210,7 @@ impl Queue {
             }
             (news, done)
         });
+        self.signal.one();
         finish(done, &Err(failure.clone()));
         news
     }

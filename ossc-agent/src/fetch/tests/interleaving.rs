@@ -66,19 +66,21 @@ impl Load {
         future::block_on(async {
             loop {
                 match self.queue.next(0, || 0).await {
-                    Work::Fetch(extent, _) => {
-                        for block in extent.blocks {
-                            self.fetches[block as usize].fetch_add(1, Ordering::Relaxed);
-                            self.written[block as usize].store(true, Ordering::Relaxed);
-                            self.ready.set(BlockIndex(block));
-                            self.queue.block_ready(FILE, BlockIndex(block));
-                        }
-                    }
+                    Work::Fetch(extent, _) => self.fetch(extent.blocks),
                     Work::Seal(_) => full(&self),
                     Work::Stop => return,
                 }
             }
         });
+    }
+
+    fn fetch(&self, blocks: Range<u32>) {
+        for block in blocks {
+            self.fetches[block as usize].fetch_add(1, Ordering::Relaxed);
+            self.written[block as usize].store(true, Ordering::Relaxed);
+            self.ready.set(BlockIndex(block));
+            self.queue.block_ready(FILE, BlockIndex(block));
+        }
     }
 
     /// What the gate does for a held reader, and what the reader sees.
@@ -178,6 +180,33 @@ fn planned_and_background_work_serve_a_reader_too() {
             load.queue.close();
             workers.into_iter().for_each(|worker| worker.join().unwrap());
             assert!(load.fetches().iter().all(|fetches| *fetches <= 1), "{:?}", load.fetches());
+        },
+        ORDERS,
+    );
+}
+
+/// Fewer connections are to work from the moment one of them has begun its extent: it does not come back.
+#[test]
+fn a_full_file_is_sealed_when_who_filled_it_is_not_to_work_any_more() {
+    shuttle::check_random(
+        || {
+            let load = Load::new();
+            load.queue.start_background();
+            let leaves = thread::spawn({
+                let load = Arc::clone(&load);
+                move || match future::block_on(load.queue.next(0, || 0)) {
+                    Work::Fetch(extent, _) => load.fetch(extent.blocks),
+                    Work::Seal(_) => load.queue.close(),
+                    Work::Stop => {}
+                }
+            });
+            let stays = thread::spawn({
+                let load = Arc::clone(&load);
+                move || load.work(|load| load.queue.close())
+            });
+            leaves.join().unwrap();
+            stays.join().unwrap();
+            assert_eq!(load.fetches(), [1; BLOCKS as usize]);
         },
         ORDERS,
     );
