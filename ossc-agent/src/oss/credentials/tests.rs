@@ -219,7 +219,10 @@ fn pass(clock: &Clock, seconds: u64) {
 }
 
 async fn id(cache: &CredentialCache) -> Result<String, CredentialsError> {
-    cache.get(&Dialer::new(None, Vec::new(), Arc::default())).await.map(|key| key.unwrap().access_key_id.clone())
+    cache
+        .get(&Dialer::new(None, Vec::new(), Arc::default()))
+        .await
+        .map(|key| key.unwrap().access_key_id.clone())
 }
 
 #[tokio::test]
