@@ -15,6 +15,7 @@ mod load;
 mod observe;
 mod prepare;
 mod restart;
+mod rotation;
 mod service;
 mod verify;
 
@@ -22,7 +23,11 @@ pub use error::Error;
 pub use service::Given;
 pub use verify::{FileReport, Finding, Report, Status, verify};
 
+use std::sync::Arc;
+
+use self::rotation::Rotation;
 use crate::config::Config;
+use crate::sys::log_file::LogFile;
 use crate::sys::privileges;
 use crate::{gate, keeper, store, sys};
 
@@ -40,7 +45,8 @@ pub enum Outcome {
 /// Runs until the load is over in the sense of the config: a signal, completion or the command's end. Executes the
 /// program anew, and then does not return, when an object changed and the config wants that.
 /// `given` is what the service manager kept for a time without agent and keeper.
-pub fn run(config: Config, given: Given) -> Result<Outcome, Error> {
+/// `log` is the file of the log, to be reopened on SIGHUP.
+pub fn run(config: Config, given: Given, log: Option<Arc<LogFile>>) -> Result<Outcome, Error> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
@@ -58,11 +64,15 @@ pub fn run(config: Config, given: Given) -> Result<Outcome, Error> {
         .on_thread_start(|| privileges::keep_only(privileges::AGENT))
         .build()
         .map_err(sys::Error::when("start the event loop"))?;
+    let rotation = Rotation::begin(&config, log)?;
     let ending = runtime.block_on(async {
-        let prepared = service::while_starting(prepare::prepare(&config, inherited)).await?;
+        rotation.reopen_on_hangup()?;
+        let prepared = prepare::prepare(&config, inherited, rotation.audit());
+        let prepared = service::while_starting(prepared).await?;
         load::run(&config, prepared).await
-    })?;
-    match ending {
+    });
+    rotation.end();
+    match ending? {
         load::Ending::Outcome(outcome) => Ok(outcome),
         load::Ending::Changed { command } => Err(restart::execute(&config, command)),
     }

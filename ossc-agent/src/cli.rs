@@ -94,11 +94,12 @@ pub fn run() -> Exit {
         Ok(config) => config,
         Err(error) => return exit::report(&agent::Error::from(error), false),
     };
-    if let Err(error) = logging::start(&config.log) {
-        return exit::report(&error, false);
-    }
-    let log_on_stderr = config.log.path.is_none();
-    match agent::run(config, given) {
+    let log = match logging::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => return exit::report(&error, false),
+    };
+    let log_on_stderr = log.is_none();
+    match agent::run(config, given, log) {
         Ok(outcome) => Exit::from(outcome),
         Err(error) => exit::report(&error, log_on_stderr),
     }
@@ -110,7 +111,7 @@ fn run_keeper() -> Exit {
         Err(error) => return exit::of_clap(&error),
     };
     let log = Log { level: cli.log_level, format: cli.log_format, path: cli.log_path };
-    if let Err(error) = logging::start(&log) {
+    if let Err(error) = logging::start_watching(&log) {
         return exit::report(&error, false);
     }
     match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {

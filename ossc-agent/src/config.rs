@@ -77,6 +77,8 @@ pub struct Config {
     pub command: Vec<OsString>,
     /// Where log lines go and how they look.
     pub log: Log,
+    /// File to append a line to for each request to OSS.
+    pub audit_path: Option<PathBuf>,
     /// Tests turn the gate off to see that they can fail without it. No release build has this.
     #[cfg(debug_assertions)]
     pub gate_off: bool,

@@ -7,6 +7,7 @@
 //! Needs a tokio runtime with I/O and time, but keeps nothing of one: a client may be used from several threads
 //! with a current-thread runtime each.
 
+mod audit;
 mod body;
 mod buffer;
 mod client;
@@ -25,6 +26,7 @@ mod list;
 mod metadata;
 mod reach;
 mod reply;
+mod requests;
 mod retry;
 mod sign;
 mod tls;
@@ -33,6 +35,7 @@ mod uri;
 #[cfg(test)]
 mod tests;
 
+pub use self::audit::Audit;
 pub use self::body::Body;
 pub use self::client::Client;
 pub use self::config::{Config, DEFAULT_REQUEST_TIMEOUT};

@@ -7,6 +7,7 @@ mod error;
 pub mod fanotify;
 pub mod file;
 pub mod lease;
+pub mod log_file;
 pub mod privileges;
 pub mod process;
 pub mod rights;

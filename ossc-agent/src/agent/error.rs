@@ -75,6 +75,14 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
+    /// The audit log cannot be opened.
+    #[error("cannot append to the audit log {}", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
     /// The state directory cannot be used.
     #[error("cannot use the state directory {}; give another one with --state-dir", path.display())]
     StateDir {

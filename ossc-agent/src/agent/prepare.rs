@@ -33,11 +33,15 @@ pub(super) struct Prepared {
     pub(super) started: Instant,
 }
 
-pub(super) async fn prepare(config: &Config, inherited: Option<Inherited>) -> Result<Prepared, Error> {
+pub(super) async fn prepare(
+    config: &Config,
+    inherited: Option<Inherited>,
+    audit: Option<oss::Audit>,
+) -> Result<Prepared, Error> {
     let started = Instant::now();
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
-    let client = oss::Client::new(config.oss.clone())?;
+    let client = oss::Client::audited(config.oss.clone(), audit)?;
     let store = Arc::new(lay_out(config, &client, inherited.as_ref(), started).await?);
     // Before the fetcher, which seals at once what an earlier run left full.
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();

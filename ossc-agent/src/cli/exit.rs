@@ -93,7 +93,7 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
         Error::Fetch(_) | Error::Keeper(_) | Error::System(_) => 1,
-        Error::Log { .. } | Error::StateDir { .. } => 2,
+        Error::Log { .. } | Error::Audit { .. } | Error::StateDir { .. } => 2,
     })
 }
 

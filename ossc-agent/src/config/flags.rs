@@ -128,6 +128,10 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub log_path: Option<PathBuf>,
 
+    /// Append a JSON line for each request to OSS to this file [JSON: auditPath]
+    #[arg(long, value_name = "FILE")]
+    pub audit_path: Option<PathBuf>,
+
     /// Program to start once the files are visible; the agent ends when it ends, with its status
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -100,6 +100,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         exit_when_complete,
         command: flags.command.clone(),
         log: log(flags, raw)?,
+        audit_path: flags.audit_path.clone().or_else(|| raw.audit_path.clone()),
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
         remarks,
@@ -145,9 +146,6 @@ fn remarks(raw: &Raw) -> Vec<String> {
     }
     if raw.expire_time_sec.is_some() {
         remarks.push("expireTimeSec has no effect yet: the files stay until they are removed".to_owned());
-    }
-    if raw.audit_path.is_some() {
-        remarks.push("auditPath has no effect yet: no audit log is written".to_owned());
     }
     let unknown =
         raw.unknown.keys().cloned().chain(raw.prefetch.unknown.keys().map(|key| format!("prefetch.{key}")));

@@ -42,6 +42,7 @@ fn the_connector_file_is_understood() {
     assert_eq!(config.takeover_deadline, Duration::from_secs(7));
     assert_eq!(config.log.path, Some("/var/log/c.log".into()));
     assert_eq!((config.fetch.threads.get(), config.fetch.connections_per_thread.get()), (4, 32));
+    assert_eq!(config.audit_path, Some("/var/log/a.log".into()));
     assert!(config.remarks.iter().any(|remark| remark.contains("'novel'")), "{:?}", config.remarks);
 }
 

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use crate::base::{ByteRange, Object};
+use crate::base::{ByteRange, Lane, Object};
 use crate::oss;
 
 /// What to do about a failed request.
@@ -34,6 +34,9 @@ pub(super) trait Source {
     where
         Self: 'a;
 
+    /// What the next GETs are for, and which try it is, from 1. For logs alone.
+    fn set_purpose(&mut self, _lane: Lane, _attempt: u32) {}
+
     /// One try of a ranged GET; resolves when the reply's head is found to be the answer to this request.
     async fn get<'a>(&'a mut self, object: &Object, range: ByteRange) -> Result<Self::Body<'a>, Fault>;
 }
@@ -55,6 +58,10 @@ pub(super) trait Body {
 
 impl Source for oss::Connection {
     type Body<'a> = oss::Body<'a>;
+
+    fn set_purpose(&mut self, lane: Lane, attempt: u32) {
+        Self::set_purpose(self, lane, attempt);
+    }
 
     async fn get<'a>(&'a mut self, object: &Object, range: ByteRange) -> Result<oss::Body<'a>, Fault> {
         Self::get(self, object, range).await.map_err(Fault::from)

@@ -24,7 +24,7 @@ use super::source::{Fault, Remedy, Source};
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
 use super::turns::Turns;
-use crate::base::{ByteRange, Extent, FileId};
+use crate::base::{ByteRange, Extent, FileId, Lane};
 use crate::store::{File, Sealed, Store};
 
 /// What all connections work on.
@@ -106,13 +106,13 @@ impl<S: Source> Connection<S> {
             // Connections of a thread write to the same file, since they never write at the same time.
             let nth = || self.thread % self.shared.turns.width();
             match self.shared.queue.next(reach, nth).await {
-                Work::Fetch(extent, _) => {
+                Work::Fetch(extent, lane) => {
                     let nic = self.shared.nics.between(self.nic, Instant::now());
                     if nic != self.nic {
                         self.connect(nic);
                         self.rate = Rate::default();
                     }
-                    self.fetch(extent).await;
+                    self.fetch(extent, lane).await;
                 }
                 Work::Seal(file) => self.seal(file).await,
                 Work::Stop => return,
@@ -121,13 +121,16 @@ impl<S: Source> Connection<S> {
     }
 
     /// Fetches an extent, or says for good that it cannot be had.
-    async fn fetch(&mut self, extent: Extent) {
+    async fn fetch(&mut self, extent: Extent, lane: Lane) {
         let shared = Arc::clone(&self.shared);
         let Some(file) = shared.store.file(extent.file) else { return };
         let range = file.layout().range_of_blocks(extent.blocks.clone());
         let mut transfer = Transfer::new(file, &shared.turns, &shared.queue, extent);
         let mut retry = Retry::new(shared.retry);
+        let mut tries = 0;
         loop {
+            tries += 1;
+            self.source.set_purpose(lane, tries);
             let (began, from, blocks) = (Instant::now(), transfer.position(), transfer.left().blocks.len());
             let floor = Floor::below(shared.nics.best_reach());
             let result = transfer

@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::dial::Stream;
 use super::error::Error;
 use super::reply::ReplyHead;
+use super::requests::Sent;
 
 /// Longest wait for a whole piece, before what there is of it is received.
 const PIECE_TIMEOUT: Duration = Duration::from_millis(50);
@@ -41,6 +42,8 @@ pub struct Body<'a> {
     /// Bytes that have not been received yet.
     missing: u64,
     progress: Progress,
+    /// None once it has ended.
+    sent: Option<Sent>,
 }
 
 /// How fast bytes come. Only time spent waiting for the network counts, not the consumer's.
@@ -59,9 +62,10 @@ impl<'a> Body<'a> {
         target: String,
         stream: Stream,
         head: &ReplyHead,
-        begun: Range<usize>,
-        length: u64,
+        (begun, length): (Range<usize>, u64),
+        mut sent: Sent,
     ) -> Self {
+        sent.received(begun.len() as u64);
         let progress = Progress::over(connection.shared.request_timeout * 3 / 2);
         Self {
             connection,
@@ -75,6 +79,7 @@ impl<'a> Body<'a> {
             start: 0,
             end: 0,
             progress,
+            sent: Some(sent),
         }
     }
 }
@@ -91,6 +96,11 @@ impl Body<'_> {
     /// error is final. If the future is dropped, nothing is lost: the next call goes on.
     pub async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Error> {
         self.fill(max).await?;
+        if self.missing == 0
+            && let Some(mut sent) = self.sent.take()
+        {
+            sent.ended();
+        }
         if self.missing == 0
             && let Some(stream) = self.stream.take()
             && self.keep_alive
@@ -118,7 +128,10 @@ impl Body<'_> {
                 // Final: neither the connection nor what came of this piece is used.
                 self.stream = None;
                 self.end = self.start;
-                return Err(error);
+                return Err(match self.sent.take() {
+                    Some(mut sent) => sent.failed(error),
+                    None => error,
+                });
             }
         }
         Ok(())
@@ -172,6 +185,9 @@ impl Body<'_> {
         };
         self.end += count;
         self.missing = self.missing.saturating_sub(count as u64);
+        if let Some(sent) = &mut self.sent {
+            sent.received(count as u64);
+        }
         match self.progress.add(count as u64, asked.elapsed()) {
             Some(bytes) => Err(self.stalled(bytes, self.progress.window)),
             None => Ok(()),

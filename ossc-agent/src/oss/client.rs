@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 
+use super::audit::Audit;
 use super::clock::Clock;
 use super::config::Config;
 use super::connection::Connection;
@@ -17,6 +18,7 @@ use super::dial::Dialer;
 use super::endpoint::Endpoint;
 use super::error::{Error, ReplyFacts, ServiceError, printable};
 use super::http::{self, Limits, Reply};
+use super::requests::{About, Operation, Requests};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
@@ -52,6 +54,11 @@ pub(super) struct Shared {
 impl Client {
     /// Resolves the settings. Nothing is sent yet; the trust stores are read if TLS is wanted.
     pub fn new(config: Config) -> Result<Self, Error> {
+        Self::audited(config, None)
+    }
+
+    /// The same, and each request leaves a line in an audit log.
+    pub fn audited(config: Config, audit: Option<Audit>) -> Result<Self, Error> {
         let endpoint =
             Endpoint::new(&config.endpoint, &config.bucket, config.cname, config.region.as_deref())?;
         let tls = if endpoint.authority().tls || config.credentials.wants_tls() {
@@ -63,7 +70,7 @@ impl Client {
         let clock = Clock::default();
         let credentials = CredentialCache::new(config.credentials, clock.clone());
         let Config { bucket, prefix, sources, request_timeout, .. } = config;
-        let dialer = Dialer::new(tls, sources);
+        let dialer = Dialer::new(tls, sources, Requests::new(audit));
         Ok(Self {
             shared: Arc::new(Shared {
                 endpoint,
@@ -172,8 +179,10 @@ impl Shared {
     async fn request(&self, method: Method, key: &str, query: &[(&str, &str)]) -> Result<Reply, Error> {
         let mut repair = Repair::default();
         let mut retry = Retry::default();
+        let mut tries = 0;
         loop {
-            let error = match self.attempt(&method, key, query, &mut repair).await {
+            tries += 1;
+            let error = match self.attempt(&method, key, query, tries, &mut repair).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -193,6 +202,7 @@ impl Shared {
         method: &Method,
         key: &str,
         query: &[(&str, &str)],
+        tries: u32,
         repair: &mut Repair,
     ) -> Result<Reply, Error> {
         let credentials = self.credentials.get(&self.dialer).await?;
@@ -209,18 +219,20 @@ impl Shared {
         let headers: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let path = self.endpoint.path(&self.bucket, key);
         let target = if query.is_empty() { path } else { format!("{path}?{}", uri::query(query)) };
+        let prefix = query.iter().find(|(name, _)| *name == "prefix").map_or(key, |(_, prefix)| prefix);
+        let kind = if *method == Method::HEAD { Operation::Head } else { Operation::List };
         let request = http::Request {
             method: method.clone(),
             authority: self.endpoint.authority(),
             target: &target,
             headers: &headers,
             body: Bytes::new(),
+            about: About::small(kind, prefix, tries),
         };
-        let about =
-            self.target(query.iter().find(|(name, _)| *name == "prefix").map_or(key, |(_, prefix)| prefix));
+        let about = self.target(prefix);
         // OSS answers in milliseconds, and a page of 1000 keys is a megabyte at most.
         let limits = Limits { time: self.request_timeout * 3 / 2, body_bytes: MAX_REPLY_BYTES };
-        let reply = http::exchange(&self.dialer, request, limits)
+        let mut reply = http::exchange(&self.dialer, request, limits)
             .await
             .map_err(|error| Error::transport(&about, operation, error))?;
         if reply.status == 200 {
@@ -234,7 +246,8 @@ impl Shared {
             date: reply.header("date"),
             body: &reply.body,
         };
-        Err(Error::Service(Box::new(ServiceError::new(operation, &about, &facts))))
+        let error = ServiceError::new(operation, &about, &facts);
+        Err(reply.sent.failed(Error::Service(Box::new(error))))
     }
 }
 

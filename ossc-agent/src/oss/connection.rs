@@ -25,8 +25,9 @@ use super::dial::Stream;
 use super::error::Error;
 use super::http::AGENT;
 use super::reply::{self, ReplyHead};
+use super::requests::{About, Operation, Sent};
 use super::{metadata, sign};
-use crate::base::{ByteRange, ETag, Nic, Object};
+use crate::base::{ByteRange, ETag, Lane, Nic, Object};
 
 /// Longest reply head, bytes. OSS's are under 1 KiB, plus at most 8 KiB of user metadata
 /// (help.aliyun.com "object metadata").
@@ -44,6 +45,8 @@ pub struct Connection {
     idle: Option<Stream>,
     /// Request head of the last object, up to the `Range` header.
     prepared: Option<Prepared>,
+    /// Why ranges are asked for, and which try it is.
+    purpose: (Option<Lane>, u32),
     /// Where reply heads are received, each with what comes along of its body.
     pub(super) head: Box<[u8]>,
 }
@@ -65,6 +68,7 @@ struct Reply {
     head: ReplyHead,
     /// What of the body came with the head, in `Connection::head`.
     begun: Range<usize>,
+    sent: Sent,
 }
 
 /// Why an exchange gave no reply.
@@ -77,7 +81,13 @@ enum Broken {
 
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, source: Option<Nic>) -> Self {
-        Self { shared, source, idle: None, prepared: None, head: vec![0; MAX_HEAD].into_boxed_slice() }
+        let head = vec![0; MAX_HEAD].into_boxed_slice();
+        Self { shared, source, idle: None, prepared: None, purpose: (None, 1), head }
+    }
+
+    /// Why the next range is asked for, and which try it is, from 1; for the audit log.
+    pub fn set_purpose(&mut self, lane: Lane, attempt: u32) {
+        self.purpose = (Some(lane), attempt);
     }
 
     /// Asks for `range` of `object` at its listed version. Resolves when the head is checked: status 206, right
@@ -127,19 +137,27 @@ impl Connection {
         repair: &mut Repair,
     ) -> Result<Reply, Error> {
         let request = self.request(target, object, range, repair).await?;
-        let mut reply = self.exchange(target, &request).await?;
+        let (lane, attempt) = self.purpose;
+        let about = About { operation: Operation::Get, key: &object.key, range: Some(range), lane, attempt };
+        let mut reply = self.exchange(target, &request, about).await?;
+        reply.sent.answered(reply.head.status, reply.head.request_id());
         if (200..300).contains(&reply.head.status) {
-            reply.head.check(target, object, range)?;
-            if reply.begun.len() as u64 > range.len() {
-                return Err(Error::protocol(target, "more bytes than the range has"));
-            }
-            return Ok(reply);
+            let checked = reply.head.check(target, object, range);
+            let fits = checked.and_then(|()| {
+                let fits = reply.begun.len() as u64 <= range.len();
+                fits.then_some(()).ok_or_else(|| Error::protocol(target, "more bytes than the range has"))
+            });
+            return match fits {
+                Ok(()) => Ok(reply),
+                Err(error) => Err(reply.sent.failed(error)),
+            };
         }
         let body = self.error_body(&mut reply).await;
         let whole = reply.head.error_body_length() == Some(body.len() as u64);
-        let Reply { stream, head, .. } = reply;
+        let Reply { stream, head, mut sent, .. } = reply;
         self.idle = (whole && head.keep_alive).then_some(stream);
-        Err(head.service_error(target, &body))
+        sent.received(body.len() as u64);
+        Err(sent.failed(head.service_error(target, &body)))
     }
 
     /// The whole request head, signed anew only if the signature at hand is not for this object, clock and key,
@@ -164,30 +182,34 @@ impl Connection {
     }
 
     /// Sends the request and receives the reply's head, on the connection at hand or else a new one.
-    async fn exchange(&mut self, target: &str, request: &str) -> Result<Reply, Error> {
+    async fn exchange(&mut self, target: &str, request: &str, about: About<'_>) -> Result<Reply, Error> {
         let patience = self.shared.request_timeout;
         if let Some(mut stream) = self.idle.take()
             && is_quiet(&mut stream).await
         {
+            let mut sent = self.shared.dialer.requests.begin(about);
+            sent.over(&stream, self.source.as_ref());
             match converse(&mut stream, request, &mut self.head, patience).await {
-                Ok((head, begun)) => return Ok(Reply { stream, head, begun }),
+                Ok((head, begun)) => return Ok(Reply { stream, head, begun, sent }),
                 Err(Broken::BeforeReply(error)) if error.kind() != io::ErrorKind::TimedOut => {
+                    sent.broke(&error);
                     tracing::debug!(%error, target, "kept-alive connection was closed; connecting again");
                 }
-                Err(broken) => return Err(broken.error(target)),
+                Err(broken) => return Err(sent.failed(broken.error(target))),
             }
         }
         let to = self.shared.endpoint.authority();
-        let mut stream = self
-            .shared
-            .dialer
-            .connect(to, self.source.as_ref())
-            .await
-            .map_err(|error| Error::transport(target, "connecting", error))?;
-        let (head, begun) = converse(&mut stream, request, &mut self.head, patience)
-            .await
-            .map_err(|broken| broken.error(target))?;
-        Ok(Reply { stream, head, begun })
+        let mut sent = self.shared.dialer.requests.begin(about);
+        let connected = self.shared.dialer.connect(to, self.source.as_ref()).await;
+        let mut stream = match connected {
+            Ok(stream) => stream,
+            Err(error) => return Err(sent.failed(Error::transport(target, "connecting", error))),
+        };
+        sent.over(&stream, self.source.as_ref());
+        match converse(&mut stream, request, &mut self.head, patience).await {
+            Ok((head, begun)) => Ok(Reply { stream, head, begun, sent }),
+            Err(broken) => Err(sent.failed(broken.error(target))),
+        }
     }
 
     /// The body of an error reply, as far as it can be had; an error here would hide the one in the reply.
@@ -203,7 +225,7 @@ impl Connection {
     }
 
     fn body(&mut self, target: String, reply: Reply, range: ByteRange) -> Body<'_> {
-        Body::new(self, target, reply.stream, &reply.head, reply.begun, range.len())
+        Body::new(self, target, reply.stream, &reply.head, (reply.begun, range.len()), reply.sent)
     }
 
     /// Takes the connection back after a body was received to its end.

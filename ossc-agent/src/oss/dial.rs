@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::deadline::within;
 use super::endpoint::Authority;
+use super::requests::Requests;
 use crate::base::Nic;
 use crate::sys;
 
@@ -43,6 +44,8 @@ pub(super) struct Dialer {
     turn: AtomicUsize,
     /// What [`Dialer::connect_from_any`] binds to in turn.
     sources: Vec<Nic>,
+    /// Who hears of each request. Here because whoever sends one has a dialer.
+    pub(super) requests: Arc<Requests>,
 }
 
 /// An open connection.
@@ -59,15 +62,19 @@ pub(super) enum Stream {
 
 impl Dialer {
     /// `tls` is needed only if an https address will be dialled.
-    pub(super) fn new(tls: Option<Arc<rustls::ClientConfig>>, sources: Vec<Nic>) -> Self {
-        Self { tls, turn: AtomicUsize::new(0), sources }
+    pub(super) fn new(
+        tls: Option<Arc<rustls::ClientConfig>>,
+        sources: Vec<Nic>,
+        requests: Arc<Requests>,
+    ) -> Self {
+        Self { tls, turn: AtomicUsize::new(0), sources, requests }
     }
 
     /// Connects from the next of the configured source addresses, for a request that is not bound to one.
-    pub(super) async fn connect_from_any(&self, to: &Authority) -> io::Result<Stream> {
+    pub(super) async fn connect_from_any(&self, to: &Authority) -> io::Result<(Stream, Option<&Nic>)> {
         let turn = self.turn.load(Ordering::Relaxed);
         let source = self.sources.get(turn % self.sources.len().max(1));
-        self.connect(to, source).await
+        Ok((self.connect(to, source).await?, source))
     }
 
     /// Connects, bound to `source` if given. Tries the addresses of a name in turn.
@@ -138,11 +145,19 @@ impl Stream {
 
     /// How many bytes the kernel has that were not received yet.
     pub(super) fn arrived(&self) -> usize {
-        let socket = match self {
+        sys::socket::arrived(self.socket()).unwrap_or(0)
+    }
+
+    /// The address that it comes from.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        self.socket().local_addr().ok()
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
             Self::Plain { socket, .. } => socket,
             Self::Tls(stream) => stream.get_ref().0.get_ref(),
-        };
-        sys::socket::arrived(socket).unwrap_or(0)
+        }
     }
 
     /// Receives what is there, waiting for it only if there is nothing; 0 at the end.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::http::response::Parts;
 use hyper::{Method, Request as HttpRequest};
 use hyper_util::rt::TokioIo;
 use zeroize::Zeroizing;
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 use super::deadline::within;
 use super::dial::{Dialer, Stream};
 use super::endpoint::Authority;
+use super::requests::{About, Sent};
 
 /// Sent with every request, so that a bucket's access log shows who read.
 pub(super) const AGENT: &str = concat!("ossc-agent/", env!("CARGO_PKG_VERSION"));
@@ -29,6 +31,8 @@ pub(super) struct Request<'a> {
     /// Headers beyond `Host`, `User-Agent` and `Accept-Encoding`.
     pub(super) headers: &'a [(&'a str, &'a str)],
     pub(super) body: Bytes,
+    /// For whoever hears of requests.
+    pub(super) about: About<'a>,
 }
 
 /// What one exchange may take.
@@ -45,6 +49,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// The request, which has ended; for what more can be said of it.
+    pub(super) sent: Sent,
 }
 
 impl Reply {
@@ -56,12 +62,26 @@ impl Reply {
 
 /// Sends `request` on a new connection and reads the whole reply.
 pub(super) async fn exchange(dialer: &Dialer, request: Request<'_>, limits: Limits) -> io::Result<Reply> {
+    let mut sent = dialer.requests.begin(request.about);
     let work = async {
         let built = build(&request)?;
-        let stream = dialer.connect_from_any(request.authority).await?;
+        let (stream, nic) = dialer.connect_from_any(request.authority).await?;
+        sent.over(&stream, nic);
         converse(stream, built, limits.body_bytes).await
     };
-    within(limits.time, work).await
+    match within(limits.time, work).await {
+        Ok((head, body)) => {
+            let id = head.headers.get("x-oss-request-id").and_then(|id| id.to_str().ok());
+            sent.answered(head.status.as_u16(), id);
+            sent.received(body.len() as u64);
+            sent.ended();
+            Ok(Reply { status: head.status.as_u16(), headers: head.headers, body, sent })
+        }
+        Err(error) => {
+            sent.broke(&error);
+            Err(error)
+        }
+    }
 }
 
 fn build(request: &Request<'_>) -> io::Result<HttpRequest<Full<Bytes>>> {
@@ -79,14 +99,18 @@ fn build(request: &Request<'_>) -> io::Result<HttpRequest<Full<Bytes>>> {
     builder.body(Full::new(request.body.clone())).map_err(io::Error::other)
 }
 
-async fn converse(stream: Stream, request: HttpRequest<Full<Bytes>>, body_limit: usize) -> io::Result<Reply> {
+async fn converse(
+    stream: Stream,
+    request: HttpRequest<Full<Bytes>>,
+    body_limit: usize,
+) -> io::Result<(Parts, Zeroizing<Vec<u8>>)> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let exchange = async {
         let reply = sender.send_request(request).await.map_err(io::Error::other)?;
         let (head, body) = reply.into_parts();
         let body = Limited::new(body, body_limit).collect().await.map_err(io::Error::other)?.to_bytes();
-        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: Zeroizing::new(body.into()) })
+        Ok((head, Zeroizing::new(body.into())))
     };
     let mut exchange = pin!(exchange);
     // The connection makes the exchange move; how it ends is seen by the exchange as well.

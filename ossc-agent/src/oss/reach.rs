@@ -11,6 +11,7 @@ use super::client::Client;
 use super::clock;
 use super::error::Error;
 use super::http::{self, Limits};
+use super::requests::{About, Operation};
 
 /// Time for name, connection, TLS and reply.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,8 +40,14 @@ impl Client {
     pub async fn reach(&self) -> Result<Reach, Error> {
         let authority = self.shared.endpoint.authority();
         let about = authority.host_header();
-        let request =
-            http::Request { method: Method::HEAD, authority, target: "/", headers: &[], body: Bytes::new() };
+        let request = http::Request {
+            method: Method::HEAD,
+            authority,
+            target: "/",
+            headers: &[],
+            body: Bytes::new(),
+            about: About::small(Operation::Probe, "/", 1),
+        };
         let began = Instant::now();
         let limits = Limits { time: TIMEOUT, body_bytes: MAX_REPLY_BYTES };
         let reply = http::exchange(&self.shared.dialer, request, limits)

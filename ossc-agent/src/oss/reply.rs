@@ -76,6 +76,11 @@ impl ReplyHead {
         Ok(())
     }
 
+    /// `x-oss-request-id`.
+    pub(super) fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
     /// Whether this only announces the real reply (100 Continue and its like).
     pub(super) fn is_interim(&self) -> bool {
         (100..200).contains(&self.status)

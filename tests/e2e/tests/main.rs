@@ -4,6 +4,7 @@
 //! `cargo xtask setup` installs what is missing. None of them is skipped where something is missing: it fails.
 //! Start with `readers`, the promise that the others only add to.
 
+mod audit;
 mod command;
 mod crash_storm;
 mod demand_first;

@@ -84,6 +84,8 @@ pub struct Entry {
     pub authorization: Authorization,
     /// HTTP status; 0 until the reply begins or if there never was one.
     pub status: u16,
+    /// `x-oss-request-id` of the reply; empty if there never was one.
+    pub request_id: String,
     /// OSS error code of the reply.
     pub code: Option<String>,
     /// Body bytes handed to the socket.

@@ -120,6 +120,7 @@ impl Service {
         response.length += plan.declared_excess;
         self.log.update(id, |entry| {
             entry.status = response.status;
+            entry.request_id.clone_from(&request_id);
             entry.code = response.code.clone();
             entry.range = response.body.range();
         });
@@ -241,6 +242,7 @@ fn entry(
         if_match: request.header("if-match").map(str::to_owned),
         authorization: Authorization::of(request),
         status: 0,
+        request_id: String::new(),
         code: None,
         sent: 0,
         started,

@@ -15,6 +15,7 @@ use crate::oss::dial::Dialer;
 use crate::oss::endpoint::Authority;
 use crate::oss::error::printable;
 use crate::oss::http::{self, Limits, Reply};
+use crate::oss::requests::{About, Operation};
 use crate::oss::uri;
 
 /// Address of the metadata service, the same on all instances.
@@ -89,7 +90,9 @@ impl EcsRamRole {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Reply, CredentialsError> {
-        let request = http::Request { method, authority: service, target, headers, body: Bytes::new() };
+        let about = About::small(Operation::Credentials, target, 1);
+        let request =
+            http::Request { method, authority: service, target, headers, body: Bytes::new(), about };
         let reply = http::exchange(dialer, request, LIMITS).await.map_err(|error| {
             let reason = format!("metadata service {} does not answer: {error}", self.base_url);
             CredentialsError::passing(self.name(), reason)

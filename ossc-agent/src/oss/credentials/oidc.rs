@@ -17,10 +17,13 @@ use crate::oss::dial::Dialer;
 use crate::oss::endpoint::Authority;
 use crate::oss::error::printable;
 use crate::oss::http::{self, Limits};
+use crate::oss::requests::{About, Operation};
 use crate::oss::uri;
 
 /// STS of no certain region; a region or VPC has its own, `sts[-vpc].<region>.aliyuncs.com`.
 const STS_URL: &str = "https://sts.aliyuncs.com";
+/// What STS is asked for.
+const ACTION: &str = "AssumeRoleWithOIDC";
 /// How long the keys shall be good, seconds: the default maximum of a RAM role's session.
 const DURATION_SECONDS: &str = "3600";
 const LIMITS: Limits = Limits { time: Duration::from_secs(10), body_bytes: 64 << 10 };
@@ -79,7 +82,7 @@ impl Oidc {
         let now = Timestamp::try_from(SystemTime::now()).map_err(|error| lasting(error.to_string()))?;
         let timestamp = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let query = uri::query(&[
-            ("Action", "AssumeRoleWithOIDC"),
+            ("Action", ACTION),
             ("Version", "2015-04-01"),
             ("Format", "JSON"),
             ("Timestamp", &timestamp),
@@ -97,6 +100,7 @@ impl Oidc {
             target: &format!("/?{query}"),
             headers: &[("content-type", "application/x-www-form-urlencoded")],
             body: Bytes::from(form),
+            about: About::small(Operation::Credentials, ACTION, 1),
         };
         let reply = http::exchange(dialer, request, LIMITS)
             .await

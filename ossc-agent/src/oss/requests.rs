@@ -1,0 +1,179 @@
+//! What is known of each request that is sent: begun where it is sent, filled in as its reply comes, and passed on
+//! when it has ended, in whatever way. Today to the audit log. Driven by `http` and `connection`; a request whose
+//! future is dropped ends too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+
+use super::audit::{Audit, Line};
+use super::dial::Stream;
+use super::error::Error;
+use crate::base::{ByteRange, Lane, Nic};
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    /// A range of an object.
+    Get,
+    /// An object's metadata.
+    Head,
+    /// A page of the listing.
+    List,
+    /// Access keys, from the metadata service or STS.
+    Credentials,
+    /// The doctor's look at the endpoint.
+    Probe,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Head => "head",
+            Self::List => "list",
+            Self::Credentials => "credentials",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// What a request asks for, and how often it was asked for before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) operation: Operation,
+    /// Key, prefix, or path without its query.
+    pub(super) key: &'a str,
+    pub(super) range: Option<ByteRange>,
+    pub(super) lane: Option<Lane>,
+    /// From 1.
+    pub(super) attempt: u32,
+}
+
+impl<'a> About<'a> {
+    /// A small request.
+    pub(super) fn small(operation: Operation, key: &'a str, attempt: u32) -> Self {
+        Self { operation, key, range: None, lane: None, attempt }
+    }
+}
+
+/// Hears of every request of a client.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    audit: Option<Audit>,
+}
+
+impl Requests {
+    pub(super) fn new(audit: Option<Audit>) -> Arc<Self> {
+        Arc::new(Self { audit })
+    }
+
+    /// A request is about to be sent.
+    pub(super) fn begin(self: &Arc<Self>, about: About<'_>) -> Sent {
+        let line = self.audit.is_some().then(|| Line {
+            time: Timestamp::try_from(SystemTime::now())
+                .map_or_else(|_| String::new(), |now| format!("{now:.3}")),
+            operation: about.operation.name(),
+            key: about.key.to_owned(),
+            range: about
+                .range
+                .map(|range| format!("bytes={}-{}", range.start(), range.end().saturating_sub(1))),
+            nic: None,
+            local: None,
+            status: None,
+            request_id: None,
+            bytes: 0,
+            duration_ms: 0.0,
+            lane: about.lane.map(Lane::name),
+            attempt: about.attempt,
+            code: None,
+            error: None,
+        });
+        Sent { requests: Arc::clone(self), line: line.map(Box::new), begun: Instant::now(), took: None }
+    }
+}
+
+/// A request under way. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Sent {
+    requests: Arc<Requests>,
+    /// None when nobody wants to know.
+    line: Option<Box<Line>>,
+    begun: Instant,
+    /// Time to its end, if that is known: a whole reply, or an error.
+    took: Option<Duration>,
+}
+
+impl Sent {
+    /// It goes over this connection.
+    pub(super) fn over(&mut self, stream: &Stream, nic: Option<&Nic>) {
+        if let Some(line) = &mut self.line {
+            line.nic = nic.map(Nic::to_string);
+            line.local = stream.local_address().map(|address| address.to_string());
+        }
+    }
+
+    /// The reply's head has come.
+    pub(super) fn answered(&mut self, status: u16, request_id: Option<&str>) {
+        if let Some(line) = &mut self.line {
+            line.status = Some(status);
+            line.error = (status >= 400).then(|| format!("status {status}"));
+            line.request_id = request_id.map(str::to_owned);
+        }
+    }
+
+    /// Bytes of the body have come.
+    pub(super) fn received(&mut self, bytes: u64) {
+        if let Some(line) = &mut self.line {
+            line.bytes += bytes;
+        }
+    }
+
+    /// It failed with this error, which is given back.
+    pub(super) fn failed(&mut self, error: Error) -> Error {
+        if let (Some(line), Some(service)) = (&mut self.line, error.service()) {
+            line.code = Some(service.code.clone());
+        }
+        self.broke(&error);
+        error
+    }
+
+    /// It failed before or beside any reply.
+    pub(super) fn broke(&mut self, error: &dyn std::error::Error) {
+        self.ended();
+        if let Some(line) = &mut self.line {
+            line.error = Some(chain(error));
+        }
+    }
+
+    /// Nothing more comes.
+    pub(super) fn ended(&mut self) {
+        self.took.get_or_insert_with(|| self.begun.elapsed());
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let (Some(mut line), Some(audit)) = (self.line.take(), &self.requests.audit) else { return };
+        if self.took.is_none() {
+            line.error = Some("given up before its end".to_owned());
+        }
+        let took = self.took.unwrap_or_else(|| self.begun.elapsed());
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        line.duration_ms = f64::from(micros) / 1000.0;
+        audit.note(*line);
+    }
+}
+
+/// The error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
