@@ -14,6 +14,7 @@ mod learn;
 mod load;
 mod observe;
 mod prepare;
+mod share;
 
 pub use error::Error;
 

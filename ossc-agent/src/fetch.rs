@@ -7,6 +7,7 @@
 //! asks the one and fills the other.
 
 mod failure;
+mod from_peers;
 mod inflight;
 mod lanes;
 mod progress;
@@ -41,6 +42,7 @@ use self::threads::Threads;
 use self::worker::{Connect, Shared};
 use crate::base::{ByteRange, FileId, Lane};
 use crate::oss;
+use crate::peer::Peers;
 use crate::store::Store;
 
 /// Most threads by default: at 100 Gbit/s, 16 move less than 1 GB/s each.
@@ -128,6 +130,7 @@ impl Fetcher {
         config: &Config,
         store: Arc<Store>,
         client: oss::Client,
+        peers: Option<Peers>,
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
         let sources = config.sources.clone();
@@ -136,7 +139,7 @@ impl Fetcher {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
             client.connection(turn.checked_rem(sources.len()).map(|at| sources[at]))
         });
-        Self::start_with(config, store, &connect, Policy::default(), events)
+        Self::start_with(config, store, &connect, Policy::default(), peers, events)
     }
 
     fn start_with<S: Source + 'static>(
@@ -144,6 +147,7 @@ impl Fetcher {
         store: Arc<Store>,
         connect: &Connect<S>,
         retry: Policy,
+        peers: Option<Peers>,
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
         let mut lanes = Lanes::new(config.threads.saturating_mul(config.connections_per_thread));
@@ -154,9 +158,9 @@ impl Fetcher {
                 full.push_back(file.id());
             }
         }
-        let queue = Queue::new(lanes, full);
+        let queue = Queue::new(lanes, full, peers.clone());
         let turns = store.files().iter().map(|_| Mutex::new(())).collect();
-        let shared = Arc::new(Shared { store, queue, turns, events, retry, max_extent: config.max_extent });
+        let shared = Arc::new(Shared { store, queue, turns, events, retry, peers, max_extent: config.max_extent });
         let threads =
             Threads::start(&shared, connect, config.threads.get(), config.connections_per_thread.get())?;
         Ok(Self { shared, threads: Arc::new(threads) })
@@ -196,6 +200,11 @@ impl Fetcher {
     /// Begins to fetch all the rest, file by file. Called by the agent when the default order is planned.
     pub fn start_background(&self) {
         self.shared.queue.start_background();
+    }
+
+    /// Lets idle connections look for what peers have by now. Called by the agent when peers have news.
+    pub fn wake(&self) {
+        self.shared.queue.wake();
     }
 
     /// The numbers of this moment. Cheap; takes the queue's lock.

@@ -15,6 +15,7 @@ use super::{Error, Outcome};
 use crate::base::{Bytes, FileId};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
+use crate::peer::Peers;
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
 use crate::sys::command::Command;
@@ -48,17 +49,20 @@ struct Load<'a> {
     /// Files whose completion was not heard of yet.
     incomplete: BTreeSet<FileId>,
     fetcher: Fetcher,
+    peers: Option<Peers>,
     learner: Arc<Learner>,
     guard: Option<Guard>,
     reporter: Reporter,
     /// The writing of the ready files that was begun last.
     persisting: Option<JoinHandle<()>>,
     started: std::time::Instant,
+    /// When the last file became complete.
+    complete_at: Option<std::time::Instant>,
 }
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
-    let Prepared { store, incomplete, fetcher, learner, guard, mut events, started } = prepared;
+    let Prepared { store, incomplete, fetcher, peers, learner, guard, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
     let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
@@ -75,7 +79,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
         probes.add_pid(pid);
     };
     let command = Command::start(&config.command, watch);
-    let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
+    let mut load = Load::new(config, (store, incomplete), (fetcher, peers), learner, guard, started);
     let mut command = match command {
         Ok(command) => command,
         Err(source) => {
@@ -90,7 +94,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     let mut persist = interval(PERSIST_EVERY);
     persist.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let outcome = loop {
-        if config.exit_when_complete && config.command.is_empty() && load.is_complete() {
+        if config.exit_when_complete && config.command.is_empty() && load.is_over() {
             break Outcome::Complete;
         }
         let event = tokio::select! {
@@ -144,17 +148,35 @@ impl<'a> Load<'a> {
     fn new(
         config: &'a Config,
         (store, incomplete): (Arc<Store>, BTreeSet<FileId>),
-        fetcher: Fetcher,
+        (fetcher, peers): (Fetcher, Option<Peers>),
         learner: Arc<Learner>,
         guard: Option<Guard>,
         started: std::time::Instant,
     ) -> Self {
         let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
-        Self { config, store, incomplete, fetcher, learner, guard, reporter, persisting: None, started }
+        Self {
+            config,
+            store,
+            incomplete,
+            fetcher,
+            peers,
+            learner,
+            guard,
+            reporter,
+            persisting: None,
+            started,
+            complete_at: None,
+        }
     }
 
     fn is_complete(&self) -> bool {
         self.incomplete.is_empty()
+    }
+
+    /// Whether every file is complete, and peers had time to take them from here.
+    fn is_over(&self) -> bool {
+        let linger = self.config.peers.as_ref().map_or(Duration::ZERO, |peers| peers.linger);
+        self.is_complete() && self.complete_at.is_some_and(|complete| complete.elapsed() >= linger)
     }
 
     fn on_fetch(&mut self, event: fetch::Event) {
@@ -181,6 +203,7 @@ impl<'a> Load<'a> {
         if !self.is_complete() {
             return;
         }
+        self.complete_at.get_or_insert_with(std::time::Instant::now);
         self.report();
         self.reporter.finish();
         let progress = progress(&self.store, &self.fetcher, self.guard.as_ref());
@@ -240,10 +263,12 @@ impl<'a> Load<'a> {
     /// No new work, incomplete files lose their name, waiting readers are told, the keeper looks after the rest.
     async fn stop(mut self) -> Result<(), Error> {
         self.reporter.finish();
+        self.peers.iter().for_each(Peers::drain);
         let fetcher = self.fetcher.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
         }
+        self.peers.iter().for_each(Peers::stop);
         if let Some(persisting) = self.persisting.take()
             && let Err(error) = persisting.await
         {

@@ -68,6 +68,9 @@ pub struct Flags {
     #[arg(long = "source", value_name = "IP", value_delimiter = ',')]
     pub sources: Vec<IpAddr>,
 
+    #[command(flatten)]
+    pub peers: super::peers::PeerFlags,
+
     /// Fetch threads [JSON: prefetch.vcpus] [default: CPUs, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,

@@ -35,6 +35,7 @@ pub(super) struct Raw {
     pub(super) model_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) sources: Vec<IpAddr>,
+    pub(super) peers: super::peers::RawPeers,
     pub(super) block_size: Option<String>,
     pub(super) takeover_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,

@@ -70,6 +70,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
         },
         store: store::Config { model_dir, block_size: block_size(flags, &raw)? },
         fetch: fetch(flags, env, &raw)?,
+        peers: super::peers::resolve(flags, env, &raw, &sources(flags, env, &raw)?)?,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
         takeover_deadline: flags

@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 use super::Done;
 use super::failure::{Cause, Failure};
 use super::inflight::Waiters;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Share};
 use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
+use crate::peer::{Mode, Peers};
 
 /// How long planned and background work leaves a file alone after a failure that its retries did not get over:
 /// long enough not to hammer, short enough that a load goes on by itself after an outage.
 const REST: Duration = Duration::from_secs(30);
+/// How soon an idle connection looks again for what peers may have by then, unless they wake it before.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a connection does next.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,11 +55,22 @@ struct State {
 pub(super) struct Queue {
     state: Lock<State>,
     signal: Signal,
+    peers: Option<Peers>,
+}
+
+impl Share for Peers {
+    fn claim(&self, file: FileId, block: BlockIndex) -> bool {
+        Self::claim(self, file, block)
+    }
+
+    fn choose(&self, wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>) -> Option<(FileId, BlockIndex)> {
+        Self::choose(self, wanted)
+    }
 }
 
 impl Queue {
     /// `full`: files that have all blocks from an earlier run but were not sealed.
-    pub(super) fn new(lanes: Lanes, full: VecDeque<FileId>) -> Self {
+    pub(super) fn new(lanes: Lanes, full: VecDeque<FileId>, peers: Option<Peers>) -> Self {
         let state = State {
             lanes,
             waiters: Waiters::default(),
@@ -66,7 +80,7 @@ impl Queue {
             counts: Counts::default(),
             closing: false,
         };
-        Self { state: Lock::new(state), signal: Signal::default() }
+        Self { state: Lock::new(state), signal: Signal::default(), peers }
     }
 
     /// Calls `done` when every block of `range` is there or one is lost; `lane` Demand or Planned fetches it.
@@ -136,6 +150,11 @@ impl Queue {
         self.signal.one();
     }
 
+    /// Lets an idle connection look again. Called when peers have news.
+    pub(super) fn wake(&self) {
+        self.signal.one();
+    }
+
     /// The next work for a connection that moves `reach` bytes in the time an extent should take.
     pub(super) async fn next(&self, reach: u64) -> Work {
         let work = self.signal.until(|| self.take(reach, Instant::now())).await;
@@ -152,11 +171,18 @@ impl Queue {
             if state.closing {
                 return Ok(Work::Stop);
             }
-            match state.lanes.take(reach, now) {
+            let mode = self.peers.as_ref().map(|peers| (peers, peers.mode()));
+            let taken = match mode {
+                Some((peers, Mode::Sharing)) => state.lanes.take_shared(now, peers),
+                Some((_, Mode::Settling)) => state.lanes.take_demand(reach),
+                Some((_, Mode::Alone)) | None => state.lanes.take(reach, now),
+            };
+            match taken {
                 Some((extent, lane)) => {
                     state.counts.handed_out(lane);
                     Ok(Work::Fetch(extent, lane))
                 }
+                None if mode.is_some() => Err(state.lanes.has_missing().then(|| now + LOOK_AGAIN)),
                 None => Err(state.lanes.next_due()),
             }
         })
@@ -306,7 +332,7 @@ mod tests {
         let mut lanes = Lanes::new(NonZeroU32::new(12).unwrap());
         let size = u64::from(BLOCKS) * BlockSize::MIN.bytes();
         lanes.add_file(Layout::new(size, BlockSize::MIN).unwrap(), |_| false);
-        let queue = Queue::new(lanes, VecDeque::new());
+        let queue = Queue::new(lanes, VecDeque::new(), None);
         // One reader after the other asks for a few blocks, so that the tasks go idle again and again.
         let read = |seed| {
             let mut rng = fastrand::Rng::with_seed(seed);

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use super::queue::{Flow, Queue};
 use super::source::{Body, Fault, Remedy, Source};
 use crate::base::{BlockIndex, ByteRange, Extent, Layout};
+use crate::peer;
 use crate::store::{self, File};
 
 /// Most bytes taken from a connection at once: enough that system calls do not count, small enough that the
@@ -66,9 +67,21 @@ impl<'a> Transfer<'a> {
     /// Fetches what is left. Ok with `Stop` when the file or the whole load is given up meanwhile.
     pub(super) async fn attempt(&mut self, source: &mut impl Source) -> Result<Flow, Trouble> {
         let mut body = source.get(self.file.object(), self.left_range()).await?;
+        self.receive(&mut body).await
+    }
+
+    /// Begins the first block that is left again: what came of it is not to be mixed with what another one sends.
+    pub(super) fn restart_block(&mut self) {
+        self.position = self.layout.range_of(BlockIndex(self.left.blocks.start)).start();
+        self.digest.reset();
+    }
+
+    /// Takes a body that begins at the next byte.
+    pub(super) async fn receive(&mut self, body: &mut impl Body) -> Result<Flow, Trouble> {
         if let Some(crc64) = body.object_crc64() {
             self.file.note_crc64(crc64);
         }
+        let body_crc = body.block_crc64();
         while self.position < self.end {
             let wanted = self.end - self.position;
             let max = usize::try_from(wanted.min(SLICE)).unwrap_or(usize::MAX);
@@ -80,11 +93,28 @@ impl<'a> Transfer<'a> {
                 let _turn = self.turn.lock().await;
                 self.file.write_at(self.position, bytes).map_err(Trouble::Write)?;
             }
+            if let Some(promised) = body_crc
+                && let Some(found) = self.wrong_block(bytes, promised)
+            {
+                let cause = peer::BodyError::Corrupt { promised, found }.into();
+                return Err(Fault { remedy: Remedy::TryAgain, cause }.into());
+            }
             if self.accept(bytes) == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }
         Ok(Flow::Continue)
+    }
+
+    /// The checksum of the block that these bytes complete, if it is not the promised one.
+    fn wrong_block(&self, bytes: &[u8], promised: u64) -> Option<u64> {
+        let end = self.layout.range_of(BlockIndex(self.left.blocks.start)).end();
+        if self.position + bytes.len() as u64 != end {
+            return None;
+        }
+        let mut digest = self.digest;
+        digest.update(bytes);
+        Some(digest.finalize()).filter(|found| *found != promised)
     }
 
     /// Sums what was written, and publishes each block it completes.

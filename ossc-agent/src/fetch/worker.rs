@@ -19,7 +19,9 @@ use super::retry::{Policy, Retry};
 use super::source::{Fault, Remedy, Source};
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
-use crate::base::{ByteRange, Extent, FileId};
+use super::from_peers::{FromPeers, from_peers};
+use crate::base::{ByteRange, Extent, FileId, Lane};
+use crate::peer::Peers;
 use crate::store::{File, Sealed, Store};
 
 /// What all connections work on.
@@ -30,6 +32,7 @@ pub(super) struct Shared {
     pub(super) turns: Vec<Mutex<()>>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) retry: Policy,
+    pub(super) peers: Option<Peers>,
     /// Most bytes of one request.
     pub(super) max_extent: u64,
 }
@@ -56,7 +59,7 @@ impl<S: Source> Connection<S> {
         loop {
             let reach = self.rate.reach().min(self.shared.max_extent);
             match self.shared.queue.next(reach).await {
-                Work::Fetch(extent, _) => self.fetch(extent).await,
+                Work::Fetch(extent, lane) => self.fetch(extent, lane).await,
                 Work::Seal(file) => self.seal(file).await,
                 Work::Stop => return,
             }
@@ -64,12 +67,22 @@ impl<S: Source> Connection<S> {
     }
 
     /// Fetches an extent, or says for good that it cannot be had.
-    async fn fetch(&mut self, extent: Extent) {
+    async fn fetch(&mut self, extent: Extent, lane: Lane) {
         let shared = Arc::clone(&self.shared);
         let Some(file) = shared.store.file(extent.file) else { return };
         let range = file.layout().range_of_blocks(extent.blocks.clone());
         let Some(turn) = shared.turns.get(extent.file.index()) else { return };
         let mut transfer = Transfer::new(file, turn, &shared.queue, extent);
+        // Held while the origin is read: peers may wait for these blocks as long as it is.
+        let _reading = match from_peers(&shared, &mut transfer, lane, &mut self.phase).await {
+            FromPeers::Not(reading) => reading,
+            FromPeers::There => return file.start_writeback(range),
+            FromPeers::Ended => return,
+            FromPeers::Write(error) => {
+                let cause = |key, range| Cause::Write { key, range, source: error.into() };
+                return shared.extent_lost(file, &transfer, cause);
+            }
+        };
         let mut retry = Retry::new(shared.retry);
         loop {
             let (began, from, blocks) = (Instant::now(), transfer.position(), transfer.left().blocks.len());

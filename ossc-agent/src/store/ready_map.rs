@@ -54,8 +54,10 @@ impl ReadyMap {
         }
     }
 
-    /// A copy of the words, lowest block in the lowest bit of the first one.
-    pub(super) fn snapshot(&self) -> Vec<u64> {
+    /// A copy of the words, lowest block in the lowest bit of the first one. `peer` tells others with it what is
+    /// here.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u64> {
         self.words.iter().map(|word| word.load(Ordering::Acquire)).collect()
     }
 

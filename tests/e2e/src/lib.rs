@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod checkpoint;
+pub mod cluster;
 pub mod content;
 pub mod events;
 pub mod origin;

@@ -13,6 +13,7 @@ mod keeper;
 mod learned_order;
 mod memory;
 mod once;
+mod peers;
 mod reader_itself;
 mod readers;
 mod resume;

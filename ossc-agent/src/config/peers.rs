@@ -1,0 +1,150 @@
+//! Settings of the exchange with peers: flags, environment and JSON into `peer::Config`. Nothing is shared unless
+//! `--peers-listen` (or its equals) says where to listen.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::raw::Raw;
+use super::{Environment, Error, Flags};
+use crate::base::Bytes;
+use crate::peer::{Config, Name, Security};
+
+/// Cluster of nodes that were not told another one.
+const DEFAULT_CLUSTER: &str = "ossc";
+/// Longer than the start of a deployment's nodes is usually spread.
+const DEFAULT_LINGER: Duration = Duration::from_secs(600);
+
+/// Flags of the exchange.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Sharing blocks with other nodes")]
+pub struct PeerFlags {
+    /// Share blocks with other nodes, which reach this one at this address [env: OSSC_PEERS_LISTEN] [JSON:
+    /// peers.listen]
+    #[arg(long, value_name = "IP:PORT")]
+    pub peers_listen: Option<SocketAddr>,
+
+    /// Where other nodes are: HOST:PORT, comma-separated; a name may have many addresses, and this node may be
+    /// among them [env: OSSC_PEERS] [JSON: peers.seeds]
+    #[arg(long = "peers", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub seeds: Vec<String>,
+
+    /// Nodes of other clusters are refused [env: OSSC_PEERS_CLUSTER] [JSON: peers.cluster] [default: ossc]
+    #[arg(long, value_name = "NAME")]
+    pub peers_cluster: Option<String>,
+
+    /// Name of this node, different from all others' [env: OSSC_PEERS_NODE] [JSON: peers.node] [default: from
+    /// its address]
+    #[arg(long, value_name = "NAME")]
+    pub peers_node: Option<String>,
+
+    /// Speed of this node's network, Gbit/s: how much of the model it reads from OSS compared with the others
+    /// [JSON: peers.gbps] [default: 1]
+    #[arg(long, value_name = "N")]
+    pub peers_gbps: Option<f64>,
+
+    /// Most bytes a second sent to other nodes [JSON: peers.serveRate]
+    #[arg(long, value_name = "SIZE")]
+    pub peers_serve_rate: Option<Bytes>,
+
+    /// With --exit-when-complete: still serve the other nodes for so long [JSON: peers.lingerSec] [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    pub peers_linger: Option<u32>,
+
+    /// Share blocks with anybody who reaches the port
+    #[arg(long)]
+    pub insecure_peers: bool,
+}
+
+/// `peers` of the JSON file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct RawPeers {
+    listen: Option<SocketAddr>,
+    seeds: Vec<String>,
+    cluster: Option<String>,
+    node: Option<String>,
+    gbps: Option<f64>,
+    serve_rate: Option<String>,
+    linger_sec: Option<u32>,
+    insecure: bool,
+}
+
+/// The settings, or None where nothing is to be shared.
+pub(super) fn resolve(
+    flags: &Flags,
+    env: &Environment,
+    raw: &Raw,
+    sources: &[IpAddr],
+) -> Result<Option<Config>, Error> {
+    let (flags, raw) = (&flags.peers, &raw.peers);
+    let value = |name, value: &str, wanted: &str| Error::Value {
+        name,
+        value: value.to_owned(),
+        wanted: wanted.to_owned(),
+    };
+    let env_listen = env.get("OSSC_PEERS_LISTEN").map(|text| {
+        text.parse().map_err(|_| value("OSSC_PEERS_LISTEN", text, "an IP address with a port is needed"))
+    });
+    let listen = match (flags.peers_listen, env_listen) {
+        (Some(listen), _) => Some(listen),
+        (None, Some(listen)) => Some(listen?),
+        (None, None) => raw.listen,
+    };
+    let Some(listen) = listen else { return Ok(None) };
+    let name = |flag: &Option<String>, variable, raw: &Option<String>| {
+        let text = flag.clone().or_else(|| env.get(variable).map(str::to_owned)).or_else(|| raw.clone());
+        text.map(|text| text.parse::<Name>().map_err(|error| value(variable, &text, &error.to_string())))
+            .transpose()
+    };
+    let seeds = if !flags.seeds.is_empty() {
+        flags.seeds.clone()
+    } else if let Some(list) = env.get("OSSC_PEERS") {
+        list.split(',').map(|seed| seed.trim().to_owned()).collect()
+    } else {
+        raw.seeds.clone()
+    };
+    for seed in &seeds {
+        let port = seed.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            return Err(value("peers", seed, "write HOST:PORT"));
+        }
+    }
+    let weight = flags.peers_gbps.or(raw.gbps).unwrap_or(1.0);
+    if !weight.is_finite() || weight <= 0.0 {
+        return Err(value("peers gbps", &weight.to_string(), "a number above 0 is needed"));
+    }
+    let raw_rate = raw.serve_rate.as_ref().map(|text| {
+        text.parse::<Bytes>().map_err(|_| value("peers.serveRate", text, "a size such as 500M is needed"))
+    });
+    let serve_rate = match flags.peers_serve_rate {
+        Some(rate) => Some(rate),
+        None => raw_rate.transpose()?,
+    };
+    let cluster = match name(&flags.peers_cluster, "OSSC_PEERS_CLUSTER", &raw.cluster)? {
+        Some(cluster) => cluster,
+        None => DEFAULT_CLUSTER
+            .parse()
+            .map_err(|error: crate::peer::BadName| value("cluster", DEFAULT_CLUSTER, &error.to_string()))?,
+    };
+    let security = if flags.insecure_peers || raw.insecure {
+        Security::Insecure
+    } else {
+        return Err(Error::InsecurePeers { listen });
+    };
+    Ok(Some(Config {
+        listen,
+        seeds,
+        cluster,
+        node: name(&flags.peers_node, "OSSC_PEERS_NODE", &raw.node)?,
+        weight,
+        serve_rate: serve_rate.map(|rate| rate.0),
+        linger: flags
+            .peers_linger
+            .or(raw.linger_sec)
+            .map_or(DEFAULT_LINGER, |seconds| Duration::from_secs(seconds.into())),
+        sources: sources.to_vec(),
+        security,
+    }))
+}

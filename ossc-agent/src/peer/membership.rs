@@ -1,0 +1,122 @@
+//! Who is there. Members come from a [`Membership`]; this file asks each of them again and again what it has, which
+//! is also how its death is noticed. New members are asked at once, all of them while they are few, and a changing
+//! part of them when they are many.
+
+mod fixed;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::link::Send;
+use super::{Inner, lock, wire};
+use crate::peer::swarm::News;
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_millis(250);
+/// Members asked in a round, at most.
+const A_ROUND: usize = 8;
+/// A member that has not answered for so long is gone.
+const GONE: Duration = Duration::from_secs(3);
+/// How long the start waits for the first answers of the seeds.
+const SETTLE: Duration = Duration::from_millis(750);
+/// How long a member may take for its bitmaps.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// A source of members' addresses.
+pub(super) trait Membership: std::marker::Send {
+    /// The members known now, this node among them or not.
+    async fn members(&mut self) -> Vec<SocketAddr>;
+}
+
+/// When a member was last asked and heard.
+#[derive(Debug, Default)]
+struct Seen {
+    asked: Option<Instant>,
+    heard: Option<Instant>,
+    name: Option<super::Name>,
+    is_me: bool,
+}
+
+/// Looks for peers until the runtime ends.
+pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>) {
+    let mut membership = fixed::Fixed::new(seeds);
+    let began = Instant::now();
+    let mut seen: HashMap<SocketAddr, Seen> = HashMap::new();
+    let mut ticks = tokio::time::interval(ROUND);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let members = membership.members().await;
+        for member in &members {
+            seen.entry(*member).or_default();
+        }
+        seen.retain(|member, _| members.contains(member));
+        round(&inner, &mut seen).await;
+        let all_heard = seen.values().all(|seen| seen.is_me || seen.heard.is_some());
+        if inner.settled.get().is_none() && (all_heard || began.elapsed() >= SETTLE) {
+            inner.settled.get_or_init(|| ());
+            inner.wake();
+        }
+    }
+}
+
+/// Asks some members, those first that were not asked for longest.
+async fn round(inner: &Arc<Inner>, seen: &mut HashMap<SocketAddr, Seen>) {
+    let mut turn: Vec<_> = seen.iter().filter(|(_, seen)| !seen.is_me).map(|(at, seen)| (seen.asked, *at)).collect();
+    turn.sort_unstable();
+    let new = turn.iter().filter(|(asked, _)| asked.is_none()).count();
+    turn.truncate(new.max(A_ROUND));
+    let mut asking = JoinSet::new();
+    for (_, member) in turn {
+        if let Some(seen) = seen.get_mut(&member) {
+            seen.asked = Some(Instant::now());
+        }
+        let inner = Arc::clone(inner);
+        asking.spawn(async move { (member, have(&inner, member).await) });
+    }
+    let mut news = false;
+    while let Some(joined) = asking.join_next().await {
+        let Ok((member, heard)) = joined else { continue };
+        let Some(seen) = seen.get_mut(&member) else { continue };
+        match heard {
+            Ok(heard) if heard.name == inner.me => seen.is_me = true,
+            Ok(heard) => {
+                news = true;
+                if seen.heard.is_none() {
+                    tracing::info!(node = %heard.name, address = %member, "peer found");
+                }
+                (seen.heard, seen.name) = (Some(Instant::now()), Some(heard.name.clone()));
+                lock(&inner.addresses).insert(heard.name.clone(), member);
+                inner.swarm().heard(heard, Instant::now());
+            }
+            Err(error) => {
+                tracing::debug!(%error, address = %member, "no answer from a peer");
+                let gone = seen.heard.is_some_and(|heard| heard.elapsed() > GONE);
+                if let Some(name) = seen.name.take_if(|_| gone) {
+                    tracing::warn!(node = %name, address = %member, "peer lost");
+                    seen.heard = None;
+                    inner.swarm().lost(&name);
+                }
+            }
+        }
+    }
+    if news {
+        inner.wake();
+    }
+}
+
+/// What a member has.
+async fn have(inner: &Arc<Inner>, member: SocketAddr) -> std::io::Result<News> {
+    let line = "GET /v1/have";
+    let head = wire::request(line, &inner.cluster, &inner.me, &[]);
+    let (reply, body) = inner.pool.ask(Send { to: member, head, body: &[], wait: ANSWER }).await?;
+    let body = body.whole().await?;
+    if reply.status != 200 {
+        return Err(std::io::Error::other(format!("status {}", reply.status)));
+    }
+    wire::parse_have(&reply, &body).map_err(std::io::Error::other)
+}
