@@ -3,6 +3,7 @@
 
 mod exit;
 mod logging;
+mod peers;
 mod plan;
 mod trace;
 
@@ -36,6 +37,9 @@ struct Cli {
 enum Task {
     /// Show which bytes of files are read or mapped, by whom and in which order
     Trace(trace::Trace),
+    /// Make the certificates by which nodes that share blocks know each other
+    #[command(subcommand)]
+    Peers(peers::Peers),
     /// Show, export, import or forget the orders in which models are read
     Plan(plan::Plan),
 }
@@ -67,6 +71,7 @@ pub fn run() -> Exit {
     };
     match cli.task {
         Some(Task::Plan(plan)) => return plan.run(),
+        Some(Task::Peers(peers)) => return peers.run(),
         Some(Task::Trace(trace)) => return trace.run(),
         None => {}
     }

@@ -6,23 +6,24 @@
 //! (`auth`). Peers are advice: wrong, old or missing blocks cost speed and never bytes, because a block is summed
 //! before it becomes ready and the whole file is compared with OSS's checksum at the end.
 
-mod answer;
+pub mod answer;
 mod auth;
-mod bitmap;
+pub mod authority;
+pub mod bitmap;
 mod choose;
 mod config;
 mod error;
 mod exchange;
-mod health;
+pub mod health;
 mod id;
 mod link;
 mod membership;
-mod placement;
-mod pursuit;
+pub mod placement;
+pub mod pursuit;
 mod sends;
 mod server;
 mod stream;
-mod swarm;
+pub mod swarm;
 mod wire;
 
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
-pub use config::{Config, Security};
+pub use config::{Config, Security, TlsFiles};
 pub use error::Error;
 pub use exchange::{Body, BodyError, Fetching, Next, OriginRead};
 pub use id::{BadName, Name, ObjectId};
@@ -89,6 +90,8 @@ struct Inner {
     addresses: Mutex<HashMap<Name, SocketAddr>>,
     /// For each block that came from a peer: who read it from the origin.
     readers: Mutex<HashMap<(FileId, BlockIndex), Name>>,
+    /// Keyed sums of blocks that were sent, where peers share a key.
+    hashes: Mutex<HashMap<(FileId, BlockIndex), String>>,
     /// Every seed was asked once, or the time for it is over.
     settled: OnceLock<()>,
     store: Arc<Store>,
@@ -111,7 +114,6 @@ impl Peers {
     /// # Errors
     /// When the address cannot be listened on, or the keys cannot be used.
     pub fn start(config: &Config, bucket: &str, store: Arc<Store>, connections: u32) -> Result<Self, Error> {
-        let auth = Arc::new(Auth::new(&config.security)?);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -124,6 +126,9 @@ impl Peers {
             .listen(config.listen)
             .map_err(|source| Error::Listen { address: config.listen, source })?;
         let me = config.node.clone().unwrap_or_else(|| name_of(address));
+        let auth = Arc::new(Auth::new(&config.security, &config.cluster, &me)?);
+        let sources = config.sources.clone();
+        let pool = Arc::new(Pool::new(Arc::clone(&auth), config.cluster.clone(), me.clone(), sources));
         let files = store.files().iter();
         let files = files.map(|file| (ObjectId::of(bucket, file.object(), file.layout()), file.layout())).collect();
         let started = Instant::now();
@@ -142,14 +147,19 @@ impl Peers {
             swarm: Mutex::new(swarm),
             addresses: Mutex::default(),
             readers: Mutex::default(),
+            hashes: Mutex::default(),
             settled: OnceLock::new(),
             store,
-            pool: Arc::new(Pool::new(Arc::clone(&auth), config.sources.clone())),
+            pool,
             auth,
             sends: Arc::new(Sends::new(config.serve_rate)),
             local: Mutex::new(None),
         });
         runtime.spawn(server::serve(Arc::clone(&inner), listener));
+        runtime.spawn({
+            let inner = Arc::clone(&inner);
+            async move { inner.auth.keep_fresh().await }
+        });
         runtime.spawn(membership::run(Arc::clone(&inner), config.seeds.clone()));
         tracing::info!(%address, node = %inner.me, cluster = %inner.cluster, "blocks are shared with peers");
         Ok(Self { inner, running: Arc::new(Mutex::new(runtime)) })
@@ -250,11 +260,41 @@ impl Inner {
     }
 
     /// A ready block, its checksum, and who read it from the origin.
-    fn block(&self, file: FileId, block: BlockIndex) -> Option<(&store::File, u64, Option<Name>)> {
+    fn block(&self, file: FileId, block: BlockIndex) -> Option<(&store::File, u64, Name)> {
         let found = self.store.file(file)?;
         let crc64 = found.block_crc64(block)?;
         let by = lock(&self.readers).get(&(file, block)).cloned().unwrap_or_else(|| self.me.clone());
-        Some((found, crc64, Some(by)))
+        Some((found, crc64, by))
+    }
+
+    /// The keyed sum of a block, where peers share a key: worked out once.
+    async fn block_hash(self: &Arc<Self>, file: FileId, block: BlockIndex) -> std::io::Result<String> {
+        if let Some(known) = lock(&self.hashes).get(&(file, block)) {
+            return Ok(known.clone());
+        }
+        let inner = Arc::clone(self);
+        let sum = move || {
+            let (Some(key), Some(found)) = (inner.auth.key(), inner.store.file(file)) else {
+                return Err(std::io::Error::from(std::io::ErrorKind::NotFound));
+            };
+            let (range, mut hash) = (found.layout().range_of(block), key.body_hash());
+            let mut buffer = vec![0; 256 << 10];
+            let mut at = range.start();
+            while at < range.end() {
+                let left = usize::try_from(range.end() - at).unwrap_or(usize::MAX).min(buffer.len());
+                let read = found.read_at(at, buffer.get_mut(..left).unwrap_or_default());
+                let read = read.map_err(std::io::Error::other)?;
+                if read == 0 {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                hash.update(buffer.get(..read).unwrap_or_default());
+                at += read as u64;
+            }
+            Ok(hash.finish())
+        };
+        let hash = tokio::task::spawn_blocking(sum).await.map_err(std::io::Error::other)??;
+        lock(&self.hashes).insert((file, block), hash.clone());
+        Ok(hash)
     }
 
     /// What this node has, as it tells others.

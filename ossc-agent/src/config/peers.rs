@@ -2,6 +2,7 @@
 //! `--peers-listen` (or its equals) says where to listen.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use super::raw::Raw;
 use super::{Environment, Error, Flags};
 use crate::base::Bytes;
-use crate::peer::{Config, Name, Security};
+use crate::peer::{Config, Name, Security, TlsFiles};
 
 /// Cluster of nodes that were not told another one.
 const DEFAULT_CLUSTER: &str = "ossc";
@@ -52,6 +53,23 @@ pub struct PeerFlags {
     #[arg(long, value_name = "SECONDS")]
     pub peers_linger: Option<u32>,
 
+    /// PEM file of the authority whose certificates peers must have [JSON: peers.ca]
+    #[arg(long, value_name = "FILE")]
+    pub peers_ca: Option<PathBuf>,
+
+    /// PEM file of this node's certificate [JSON: peers.cert]
+    #[arg(long, value_name = "FILE")]
+    pub peers_cert: Option<PathBuf>,
+
+    /// PEM file of this node's private key [JSON: peers.key]
+    #[arg(long, value_name = "FILE")]
+    pub peers_key: Option<PathBuf>,
+
+    /// File with a key that all nodes share, in place of certificates: for a network that nobody else can listen on
+    /// [env: OSSC_PEERS_PSK_FILE] [JSON: peers.pskFile]
+    #[arg(long, value_name = "FILE")]
+    pub peers_psk_file: Option<PathBuf>,
+
     /// Share blocks with anybody who reaches the port
     #[arg(long)]
     pub insecure_peers: bool,
@@ -68,6 +86,10 @@ pub(super) struct RawPeers {
     gbps: Option<f64>,
     serve_rate: Option<String>,
     linger_sec: Option<u32>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    psk_file: Option<PathBuf>,
     insecure: bool,
 }
 
@@ -128,11 +150,7 @@ pub(super) fn resolve(
             .parse()
             .map_err(|error: crate::peer::BadName| value("cluster", DEFAULT_CLUSTER, &error.to_string()))?,
     };
-    let security = if flags.insecure_peers || raw.insecure {
-        Security::Insecure
-    } else {
-        return Err(Error::InsecurePeers { listen });
-    };
+    let security = security(flags, env, raw)?.ok_or(Error::InsecurePeers { listen })?;
     Ok(Some(Config {
         listen,
         seeds,
@@ -147,4 +165,32 @@ pub(super) fn resolve(
         sources: sources.to_vec(),
         security,
     }))
+}
+
+/// How peers know each other; None if nothing was said about it.
+fn security(flags: &PeerFlags, env: &Environment, raw: &RawPeers) -> Result<Option<Security>, Error> {
+    let either = |flag: &Option<PathBuf>, raw: &Option<PathBuf>| flag.clone().or_else(|| raw.clone());
+    let tls = (
+        either(&flags.peers_ca, &raw.ca),
+        either(&flags.peers_cert, &raw.cert),
+        either(&flags.peers_key, &raw.key),
+    );
+    let env_psk = env.get("OSSC_PEERS_PSK_FILE").map(PathBuf::from);
+    let psk = flags.peers_psk_file.clone().or(env_psk).or_else(|| raw.psk_file.clone());
+    let insecure = flags.insecure_peers || raw.insecure;
+    let fail = |value: &str, wanted: &str| {
+        Err(Error::Value { name: "peers", value: value.to_owned(), wanted: wanted.to_owned() })
+    };
+    match (tls, psk, insecure) {
+        ((Some(authority), Some(certificate), Some(key)), None, false) => {
+            Ok(Some(Security::Tls(TlsFiles { authority, certificate, key })))
+        }
+        ((None, None, None), Some(file), false) => Ok(Some(Security::Psk(file))),
+        ((None, None, None), None, true) => Ok(Some(Security::Insecure)),
+        ((None, None, None), None, false) => Ok(None),
+        ((ca, cert, key), None, false) if ca.is_none() || cert.is_none() || key.is_none() => {
+            fail("certificates", "--peers-ca, --peers-cert and --peers-key belong together; give all three")
+        }
+        _ => fail("security", "certificates, a shared key and --insecure-peers exclude each other; choose one"),
+    }
 }

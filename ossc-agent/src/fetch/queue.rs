@@ -254,6 +254,12 @@ impl Queue {
         })
     }
 
+    /// A full file was not sealed and is to be tried again.
+    pub(super) fn full_again(&self, file: FileId) {
+        self.state.with(|state| state.full.push_back(file));
+        self.signal.one();
+    }
+
     /// The store has forgotten a full file: fetches it again, ahead of the background, unless it is lost.
     pub(super) fn forgotten(&self, file: FileId) {
         self.state.with(|state| {

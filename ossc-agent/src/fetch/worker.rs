@@ -16,13 +16,16 @@ use super::failure::{Cause, Failure, chain};
 use super::queue::{Queue, Work};
 use super::rate::Rate;
 use super::retry::{Policy, Retry};
-use super::source::{Fault, Remedy, Source};
+use super::source::{Body as _, Fault, Remedy, Source};
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
 use super::from_peers::{FromPeers, from_peers};
 use crate::base::{ByteRange, Extent, FileId, Lane};
 use crate::peer::Peers;
 use crate::store::{File, Sealed, Store};
+
+/// Until the origin is asked again for a checksum it could not give.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What all connections work on.
 pub(super) struct Shared {
@@ -139,11 +142,59 @@ impl<S: Source> Connection<S> {
         true
     }
 
+    /// Asks the origin for the whole object's checksum where all blocks came from peers: those do not have the last
+    /// word. False if the file is lost, or is to be sealed later.
+    async fn ask_crc64(&mut self, file: &File) -> bool {
+        let mut retry = Retry::new(self.shared.retry);
+        while file.crc64().is_none() && file.layout().size() > 0 {
+            let fault = match self.source.get(file.object(), ByteRange::new(0, 1)).await {
+                Ok(body) => {
+                    match body.object_crc64() {
+                        Some(crc64) => file.note_crc64(crc64),
+                        None => return true,
+                    }
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            let wait = match fault.remedy {
+                Remedy::TryAgain => retry.after_failure(fastrand::f64()),
+                Remedy::SlowDown => retry.after_slow_down(fastrand::f64()),
+                Remedy::GiveUp => None,
+                Remedy::GiveUpFile => {
+                    let object = file.object();
+                    let (key, etag) = (object.key.clone(), object.etag.clone());
+                    self.shared.file_lost(file.id(), Cause::Changed { key, etag, source: fault.cause });
+                    return false;
+                }
+            };
+            let Some(wait) = wait else {
+                let cause = chain(&*fault.cause);
+                tracing::warn!(object = file.object().key, cause, "the checksum of the object is not known; asking again later");
+                let (shared, id) = (Arc::clone(&self.shared), file.id());
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    shared.queue.full_again(id);
+                });
+                return false;
+            };
+            self.source = (self.connect)();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => return false,
+            }
+        }
+        true
+    }
+
     /// Checks a full file. Its blocks were let out to readers one by one before this, as each arrived over a
     /// checked request; what is found here is a fault of the path or of the origin, and readers that came before
     /// have seen it. The file is fetched once more, and then lost for good.
-    async fn seal(&self, id: FileId) {
+    async fn seal(&mut self, id: FileId) {
         let Some(file) = self.shared.store.file(id).cloned() else { return };
+        if self.shared.peers.is_some() && !self.ask_crc64(&file).await {
+            return;
+        }
         let sealer = Arc::clone(&file);
         let key = file.object().key.clone();
         match spawn_blocking(move || sealer.seal()).await {

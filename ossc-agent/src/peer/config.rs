@@ -1,6 +1,7 @@
 //! Settings of the exchange; `config` fills them in from flags, environment and file.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::id::Name;
@@ -33,4 +34,19 @@ pub struct Config {
 pub enum Security {
     /// Not at all: anybody who reaches the port reads the model.
     Insecure,
+    /// Mutual TLS with a private certificate authority.
+    Tls(TlsFiles),
+    /// A key in this file that all nodes share; for networks that nobody else can listen on.
+    Psk(PathBuf),
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The cluster's authority.
+    pub authority: PathBuf,
+    /// This node's certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }

@@ -162,8 +162,7 @@ impl Fetching {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
         let line = wire::block_line(object, block);
-        let head = wire::request(&line, &inner.cluster, &inner.me, headers);
-        inner.pool.ask(Send { to, head, body: &[], wait }).await
+        inner.pool.ask(Send { to, line: &line, headers, body: &[], wait }).await
     }
 
     /// A reply's checksum if it brings the block, or what it says instead.

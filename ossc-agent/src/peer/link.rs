@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpSocket;
 
-use super::auth::Auth;
+use super::auth::{Auth, BodyHash};
+use super::id::Name;
 use super::stream::{Received, Stream, within};
 use super::wire::{self, MAX_BODY, Reply};
 use crate::sys;
@@ -41,6 +42,8 @@ pub(super) struct Pool {
     idle: Mutex<HashMap<SocketAddr, Vec<Link>>>,
     buffers: Mutex<Vec<Box<[u8]>>>,
     auth: Arc<Auth>,
+    cluster: Name,
+    me: Name,
     /// Local addresses to connect from, in turn.
     sources: Vec<IpAddr>,
     turn: AtomicUsize,
@@ -55,41 +58,95 @@ struct Link {
 /// A request to send.
 pub(super) struct Send<'a> {
     pub(super) to: SocketAddr,
-    /// The whole head.
-    pub(super) head: String,
+    /// Method and target.
+    pub(super) line: &'a str,
+    /// Headers besides those that every request has.
+    pub(super) headers: &'a [(&'a str, String)],
     pub(super) body: &'a [u8],
     /// How long the peer may hold it.
     pub(super) wait: Duration,
 }
 
 impl Pool {
-    pub(super) fn new(auth: Arc<Auth>, sources: Vec<IpAddr>) -> Self {
+    pub(super) fn new(auth: Arc<Auth>, cluster: Name, me: Name, sources: Vec<IpAddr>) -> Self {
         let (idle, buffers) = (Mutex::default(), Mutex::default());
-        Self { idle, buffers, auth, sources, turn: AtomicUsize::new(0) }
+        Self { idle, buffers, auth, cluster, me, sources, turn: AtomicUsize::new(0) }
     }
 
     /// Sends a request; the reply's head, and its body to be received.
     pub(super) async fn ask(self: &Arc<Self>, send: Send<'_>) -> io::Result<(Reply, Body)> {
         let limit = send.wait + HEAD;
+        let (mut head, mut proof) = self.head(&send);
         while let Some(mut link) = self.take_idle(send.to) {
             if !link.is_quiet().await {
                 continue;
             }
-            match within(limit, link.converse(&send)).await {
-                Ok(Some(reply)) => return Ok(self.reply(send.to, link, reply)),
+            match within(limit, link.converse(&head, send.body)).await {
+                Ok(Some(reply)) => return self.reply(send.to, link, reply, proof.as_deref()),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
                 // It was closed meanwhile; so may the others be.
                 Ok(None) | Err(_) => {}
             }
+            // It may have been taken: a proof is good for one request.
+            (head, proof) = self.head(&send);
         }
         let mut link = self.connect(send.to).await?;
-        let reply = within(limit, link.converse(&send)).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(self.reply(send.to, link, reply))
+        let reply = within(limit, link.converse(&head, send.body)).await?;
+        self.reply(send.to, link, reply.ok_or(io::ErrorKind::UnexpectedEof)?, proof.as_deref())
     }
 
-    fn reply(self: &Arc<Self>, to: SocketAddr, link: Link, reply: Reply) -> (Reply, Body) {
+    /// The request's head, and its proof where peers share a key.
+    fn head(&self, send: &Send<'_>) -> (String, Option<String>) {
+        let mut extra = send.headers.to_vec();
+        if !send.body.is_empty() {
+            extra.push(("content-length", send.body.len().to_string()));
+        }
+        let proof = self.auth.key().map(|key| {
+            if !send.body.is_empty() {
+                let mut hash = key.body_hash();
+                hash.update(send.body);
+                extra.push(("x-ossc-body", hash.finish()));
+            }
+            let said = wire::said(send.line, &self.cluster, &self.me, &extra);
+            let said: Vec<_> = said.iter().map(String::as_str).collect();
+            key.prove(&said)
+        });
+        extra.extend(proof.iter().map(|proof| ("x-ossc-proof", proof.clone())));
+        (wire::request(send.line, &self.cluster, &self.me, &extra), proof)
+    }
+
+    /// Takes a reply if it is from who it says it is.
+    fn reply(
+        self: &Arc<Self>,
+        to: SocketAddr,
+        link: Link,
+        reply: Reply,
+        proof: Option<&str>,
+    ) -> io::Result<(Reply, Body)> {
+        let denied = |text: &str| io::Error::new(io::ErrorKind::PermissionDenied, text.to_owned());
+        if reply.node.as_ref().is_some_and(|node| !self.auth.is_node(&link.stream, node)) {
+            return Err(denied("the peer's certificate is another node's"));
+        }
+        let mut hash = None;
+        if let (Some(key), Some(proof)) = (self.auth.key(), proof) {
+            let said: Vec<_> = reply.said.iter().map(String::as_str).collect();
+            if !key.is_answer(proof, &said, reply.proof.as_deref()) {
+                return Err(denied(if reply.status == 403 {
+                    "the peer refused: another key or cluster, or a clock that is off"
+                } else {
+                    "the reply has no good proof"
+                }));
+            }
+            if reply.length > 0 {
+                let expected = reply.body_hash.clone().ok_or_else(|| denied("the reply's body has no sum"))?;
+                hash = Some((key.body_hash(), expected));
+            }
+        }
+        if reply.status == 403 {
+            return Err(denied("the peer refused: another cluster, or a certificate of another node"));
+        }
         let missing = reply.length;
-        (reply, Body { pool: Arc::clone(self), to, link: Some(link), missing, buffer: None })
+        Ok((reply, Body { pool: Arc::clone(self), to, link: Some(link), missing, buffer: None, hash }))
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<Link> {
@@ -131,9 +188,9 @@ impl Link {
         pending.await && self.received.is_empty()
     }
 
-    async fn converse(&mut self, send: &Send<'_>) -> io::Result<Option<Reply>> {
-        self.stream.write_all(send.head.as_bytes()).await?;
-        self.stream.write_all(send.body).await?;
+    async fn converse(&mut self, head: &str, body: &[u8]) -> io::Result<Option<Reply>> {
+        self.stream.write_all(head.as_bytes()).await?;
+        self.stream.write_all(body).await?;
         self.stream.flush().await?;
         self.received.head(&mut self.stream, wire::parse_reply).await
     }
@@ -147,6 +204,8 @@ pub(super) struct Body {
     link: Option<Link>,
     missing: u64,
     buffer: Option<Box<[u8]>>,
+    /// Where peers share a key: the running sum and what it must come to.
+    hash: Option<(BodyHash, String)>,
 }
 
 impl Body {
@@ -174,6 +233,13 @@ impl Body {
             filled += count;
         }
         self.missing -= filled as u64;
+        if let Some((hash, expected)) = &mut self.hash {
+            hash.update(buffer.get(..filled).unwrap_or_default());
+            if self.missing == 0 && hash.finish() != *expected {
+                self.link = None;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the body is not what its sender sent"));
+            }
+        }
         if self.missing == 0 {
             self.finish();
         }

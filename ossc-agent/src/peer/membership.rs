@@ -111,9 +111,8 @@ async fn round(inner: &Arc<Inner>, seen: &mut HashMap<SocketAddr, Seen>) {
 
 /// What a member has.
 async fn have(inner: &Arc<Inner>, member: SocketAddr) -> std::io::Result<News> {
-    let line = "GET /v1/have";
-    let head = wire::request(line, &inner.cluster, &inner.me, &[]);
-    let (reply, body) = inner.pool.ask(Send { to: member, head, body: &[], wait: ANSWER }).await?;
+    let send = Send { to: member, line: "GET /v1/have", headers: &[], body: &[], wait: ANSWER };
+    let (reply, body) = inner.pool.ask(send).await?;
     let body = body.whole().await?;
     if reply.status != 200 {
         return Err(std::io::Error::other(format!("status {}", reply.status)));

@@ -16,7 +16,7 @@ use super::Inner;
 use super::answer::{Answer, Question};
 use super::sends::Place;
 use super::stream::{Received, Stream, within};
-use super::wire::{self, Ask, Request};
+use super::wire::{self, Ask};
 use crate::base::{BlockIndex, ByteRange, FileId};
 use crate::store::File;
 
@@ -73,89 +73,118 @@ async fn converse(inner: &Arc<Inner>, stream: TcpStream, from: SocketAddr) -> io
                 return Err(error);
             }
         };
-        if request.cluster != inner.cluster {
-            tracing::debug!(%from, node = %request.from, cluster = %request.cluster, "refused a peer of another cluster");
+        if let Err(reason) = inner.auth.check(&stream, &request, &inner.cluster) {
+            tracing::warn!(%from, node = %request.from, %reason, "a peer's request is refused");
             return refuse(&mut stream, 403).await;
         }
-        reply(inner, &mut stream, &mut received, request).await?;
+        let mut talk = Talk { inner, stream: &mut stream, proof: request.proof };
+        match request.ask {
+            Ask::Block(question, wait) => talk.block(question, wait).await?,
+            Ask::Have => {
+                let (headers, body) = inner.own_have();
+                talk.small(200, headers, &body).await?;
+            }
+            Ask::Digests(object) => match inner.own_digests(object) {
+                Some(body) => talk.small(200, vec![], &body).await?,
+                None => talk.small(404, vec![], &[]).await?,
+            },
+            Ask::Gossip(length) => {
+                let message = within(PROGRESS, received.body(talk.stream, length)).await?;
+                let authentic = inner.auth.key().is_none_or(|key| {
+                    let mut hash = key.body_hash();
+                    hash.update(&message);
+                    request.body_hash.as_deref() == Some(&hash.finish())
+                });
+                let taken = authentic && inner.gossip_came(message);
+                talk.small(if taken { 200 } else { 404 }, vec![], &[]).await?;
+            }
+        }
     }
 }
 
 async fn refuse(stream: &mut Stream, status: u16) -> io::Result<()> {
-    send_head(stream, wire::reply(status, 0, &[("connection", "close".to_owned())])).await
+    send_all(stream, wire::reply(status, 0, &[("connection", "close".to_owned())]).as_bytes()).await
 }
 
-async fn reply(
-    inner: &Arc<Inner>,
-    stream: &mut Stream,
-    received: &mut Received,
-    request: Request,
-) -> io::Result<()> {
-    match request.ask {
-        Ask::Block(question, wait) => block(inner, stream, question, wait).await,
-        Ask::Have => {
-            let (headers, body) = inner.own_have();
-            send_small(stream, 200, &headers, &body).await
+/// One request and its reply.
+struct Talk<'a> {
+    inner: &'a Arc<Inner>,
+    stream: &'a mut Stream,
+    /// The request's, which the reply's is bound to.
+    proof: Option<String>,
+}
+
+type Headers = Vec<(&'static str, String)>;
+
+impl Talk<'_> {
+    async fn block(&mut self, question: Question, wait: Duration) -> io::Result<()> {
+        let inner = self.inner;
+        let deadline = Instant::now() + wait;
+        let mut answer = inner.answer(&question);
+        if let Answer::Park(file) | Answer::Read(file) = answer {
+            // Readers elsewhere are not ours: the block is planned here, and never before our own readers' demands.
+            let arrived = inner.await_block(file, question.block);
+            answer = match tokio::time::timeout_at(deadline.into(), arrived).await {
+                Ok(true) => inner.answer(&question),
+                Ok(false) => Answer::NotHere,
+                Err(_) => Answer::Park(file),
+            };
         }
-        Ask::Digests(object) => match inner.own_digests(object) {
-            Some(body) => send_small(stream, 200, &[], &body).await,
-            None => send_small(stream, 404, &[], &[]).await,
-        },
-        Ask::Gossip(length) => {
-            let message = within(PROGRESS, received.body(stream, length)).await?;
-            let status = if inner.gossip_came(message) { 200 } else { 404 };
-            send_small(stream, status, &[], &[]).await
+        let queue = ("x-ossc-queue", inner.sends.queue().to_string());
+        let retry = ("x-ossc-retry-ms", RETRY.as_millis().to_string());
+        match answer {
+            Answer::Send(file) => match inner.sends.place(&question.from, question.urgent) {
+                Some(place) => self.send_block((file, question.block), place).await,
+                None => self.small(503, vec![queue, retry], &[]).await,
+            },
+            Answer::Redirect(holder) => {
+                self.small(307, vec![queue, ("x-ossc-holder", holder.to_string())], &[]).await
+            }
+            Answer::Park(_) | Answer::Read(_) => self.small(425, vec![queue, retry], &[]).await,
+            Answer::NotHere | Answer::Unknown => self.small(404, vec![queue], &[]).await,
         }
     }
-}
 
-async fn block(inner: &Arc<Inner>, stream: &mut Stream, question: Question, wait: Duration) -> io::Result<()> {
-    let deadline = Instant::now() + wait;
-    let mut answer = inner.answer(&question);
-    if let Answer::Park(file) | Answer::Read(file) = answer {
-        // Readers elsewhere are not ours: the block is planned here, and never before our own readers' demands.
-        let arrived = inner.await_block(file, question.block);
-        answer = match tokio::time::timeout_at(deadline.into(), arrived).await {
-            Ok(true) => inner.answer(&question),
-            Ok(false) => Answer::NotHere,
-            Err(_) => Answer::Park(file),
+    async fn send_block(&mut self, (id, block): (FileId, BlockIndex), mut place: Place) -> io::Result<()> {
+        place.wait().await;
+        let inner = self.inner;
+        let Some((file, crc64, by)) = inner.block(id, block) else {
+            return self.small(404, vec![], &[]).await;
         };
-    }
-    let queue = ("x-ossc-queue", inner.sends.queue().to_string());
-    let retry = ("x-ossc-retry-ms", RETRY.as_millis().to_string());
-    match answer {
-        Answer::Send(file) => match inner.sends.place(&question.from, question.urgent) {
-            Some(place) => send_block(inner, stream, (file, question.block), place).await,
-            None => send_small(stream, 503, &[queue, retry], &[]).await,
-        },
-        Answer::Redirect(holder) => {
-            send_small(stream, 307, &[queue, ("x-ossc-holder", holder.to_string())], &[]).await
+        let range = file.layout().range_of(block);
+        let mut headers = vec![
+            ("x-ossc-crc64", format!("{crc64:016x}")),
+            ("x-ossc-by", by.to_string()),
+            ("x-ossc-queue", inner.sends.queue().to_string()),
+        ];
+        if inner.auth.key().is_some() {
+            headers.push(("x-ossc-body", inner.block_hash(id, block).await?));
         }
-        Answer::Park(_) | Answer::Read(_) => send_small(stream, 425, &[queue, retry], &[]).await,
-        Answer::NotHere | Answer::Unknown => send_small(stream, 404, &[queue], &[]).await,
+        let head = self.head(200, range.len(), headers);
+        within(PROGRESS, self.stream.write_all(head.as_bytes())).await?;
+        send_range(inner, self.stream, file, range).await
     }
-}
 
-async fn send_block(
-    inner: &Arc<Inner>,
-    stream: &mut Stream,
-    (file, block): (FileId, BlockIndex),
-    mut place: Place,
-) -> io::Result<()> {
-    place.wait().await;
-    let Some((file, crc64, by)) = inner.block(file, block) else {
-        return send_small(stream, 404, &[], &[]).await;
-    };
-    let range = file.layout().range_of(block);
-    let mut headers = vec![
-        ("x-ossc-crc64", format!("{crc64:016x}")),
-        ("x-ossc-queue", inner.sends.queue().to_string()),
-    ];
-    if let Some(by) = by {
-        headers.push(("x-ossc-by", by.to_string()));
+    /// A reply with a small body or none.
+    async fn small(&mut self, status: u16, mut headers: Headers, body: &[u8]) -> io::Result<()> {
+        if let Some(key) = self.inner.auth.key().filter(|_| !body.is_empty()) {
+            let mut hash = key.body_hash();
+            hash.update(body);
+            headers.push(("x-ossc-body", hash.finish()));
+        }
+        let mut message = self.head(status, body.len() as u64, headers).into_bytes();
+        message.extend_from_slice(body);
+        send_all(self.stream, &message).await
     }
-    send_head(stream, wire::reply(200, range.len(), &headers)).await?;
-    send_range(inner, stream, &file, range).await
+
+    fn head(&self, status: u16, length: u64, mut headers: Headers) -> String {
+        if let (Some(key), Some(proof)) = (self.inner.auth.key(), &self.proof) {
+            let said = wire::reply_said(status, length, &headers);
+            let said: Vec<_> = said.iter().map(String::as_str).collect();
+            headers.push(("x-ossc-proof", key.answer(proof, &said)));
+        }
+        wire::reply(status, length, &headers)
+    }
 }
 
 /// Sends bytes of a file, piece by piece, at most as fast as peers may be served.
@@ -190,24 +219,9 @@ async fn send_from_cache(stream: &TcpStream, file: &File, at: u64, bytes: usize)
     stream.async_io(Interest::WRITABLE, send).await
 }
 
-async fn send_head(stream: &mut Stream, head: String) -> io::Result<()> {
+async fn send_all(stream: &mut Stream, message: &[u8]) -> io::Result<()> {
     within(PROGRESS, async {
-        stream.write_all(head.as_bytes()).await?;
-        stream.flush().await
-    })
-    .await
-}
-
-async fn send_small(
-    stream: &mut Stream,
-    status: u16,
-    headers: &[(&str, String)],
-    body: &[u8],
-) -> io::Result<()> {
-    let mut message = wire::reply(status, body.len() as u64, headers).into_bytes();
-    message.extend_from_slice(body);
-    within(PROGRESS, async {
-        stream.write_all(&message).await?;
+        stream.write_all(message).await?;
         stream.flush().await
     })
     .await

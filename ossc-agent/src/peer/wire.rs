@@ -39,10 +39,12 @@ pub(super) struct Request {
     pub(super) from: Name,
     pub(super) cluster: Name,
     pub(super) ask: Ask,
-    /// Method and target as sent, for signatures.
-    pub(super) line: String,
+    /// All it says, for proofs.
+    pub(super) said: Vec<String>,
     /// Proof of the sender, where peers share a key.
     pub(super) proof: Option<String>,
+    /// What its body must sum up to, where peers share a key.
+    pub(super) body_hash: Option<String>,
 }
 
 /// A reply's head.
@@ -60,6 +62,10 @@ pub(super) struct Reply {
     pub(super) age: Option<Duration>,
     pub(super) draining: bool,
     pub(super) proof: Option<String>,
+    /// What its body sums up to, where peers share a key.
+    pub(super) body_hash: Option<String>,
+    /// All it says, for proofs.
+    pub(super) said: Vec<String>,
 }
 
 /// A head or body that is not ours.
@@ -74,6 +80,13 @@ fn bad(text: impl Into<String>) -> Malformed {
 /// The line of a request for a block.
 pub(super) fn block_line(object: ObjectId, block: BlockIndex) -> String {
     format!("GET /v1/o/{object}/b/{}", block.0)
+}
+
+/// What the proof of a request is over: its line and every header of ours but the proof.
+pub(super) fn said(line: &str, cluster: &Name, from: &Name, extra: &[(&str, String)]) -> Vec<String> {
+    let mut said = vec![line.to_owned(), format!("x-ossc-cluster={cluster}"), format!("x-ossc-node={from}")];
+    said.extend(extra.iter().map(|(name, value)| format!("{name}={value}")));
+    said
 }
 
 /// A whole request head. `extra` are more headers.
@@ -164,9 +177,11 @@ pub(super) fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Ma
     if body > 0 && !matches!(ask, Ask::Gossip(_)) {
         return Err(bad("a body where none belongs"));
     }
-    let line = format!("{method} {path}");
-    let proof = fields.text("x-ossc-proof")?.map(str::to_owned);
-    Ok(Some((Request { from, cluster, ask, line, proof }, length)))
+    let mut said = vec![format!("{method} {path}")];
+    said.extend(headers_said(&fields)?);
+    let text = |name| Ok::<_, Malformed>(fields.text(name)?.map(str::to_owned));
+    let (proof, body_hash) = (text("x-ossc-proof")?, text("x-ossc-body")?);
+    Ok(Some((Request { from, cluster, ask, said, proof, body_hash }, length)))
 }
 
 /// The reply head at the start of `bytes` and its length; None if it is not all there yet.
@@ -198,9 +213,36 @@ pub(super) fn parse_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, Malfor
             age: millis("x-ossc-age-ms")?,
             draining: fields.text("x-ossc-draining")? == Some("1"),
             proof: fields.text("x-ossc-proof")?.map(str::to_owned),
+            body_hash: fields.text("x-ossc-body")?.map(str::to_owned),
+            said: said_of(parsed.code.unwrap_or(0), &fields)?,
         },
         length,
     )))
+}
+
+/// What a reply says: its status and every header of ours but the proof.
+pub(super) fn reply_said(status: u16, length: u64, extra: &[(&str, String)]) -> Vec<String> {
+    let mut said = vec![status.to_string(), format!("content-length={length}")];
+    said.extend(extra.iter().map(|(name, value)| format!("{name}={value}")));
+    said
+}
+
+fn said_of(status: u16, fields: &Fields<'_>) -> Result<Vec<String>, Malformed> {
+    let mut said = vec![status.to_string()];
+    said.extend(headers_said(fields)?);
+    Ok(said)
+}
+
+fn headers_said(fields: &Fields<'_>) -> Result<Vec<String>, Malformed> {
+    let mut said = Vec::new();
+    for header in fields.0 {
+        let name = header.name.to_ascii_lowercase();
+        if name == "content-length" || name.starts_with("x-ossc-") && name != "x-ossc-proof" {
+            let value = std::str::from_utf8(header.value).map_err(|_| bad("a header that is no text"))?;
+            said.push(format!("{name}={value}"));
+        }
+    }
+    Ok(said)
 }
 
 struct Fields<'a>(&'a [httparse::Header<'a>]);

@@ -1,18 +1,21 @@
 //! Many nodes read OSS about once: what the server sent in all is about one model, and every node has every byte.
 
-use anyhow::ensure;
-use e2e::agent::{ALL_COMPLETE, Agent, exit};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use e2e::agent::{ALL_COMPLETE, Agent, Build, Start, exit};
 use e2e::cluster::Cluster;
 use e2e::origin::shards;
+use e2e::scratch::Scratch;
 use e2e::turn;
 use oss_server::Config;
 
 use crate::MIB;
 
 /// Starts an agent on every node, waits until all have everything, ends them, and compares the bytes.
-fn load_everywhere(cluster: &Cluster) -> anyhow::Result<()> {
-    let agents: Vec<Agent> =
-        cluster.nodes().map(|node| cluster.start(node).start()).collect::<anyhow::Result<_>>()?;
+fn load_everywhere(cluster: &Cluster, start: impl Fn(u8) -> Start) -> anyhow::Result<()> {
+    let agents: Vec<Agent> = cluster.nodes().map(|node| start(node).start()).collect::<anyhow::Result<_>>()?;
     for agent in &agents {
         agent.wait_for(ALL_COMPLETE)?;
     }
@@ -29,11 +32,100 @@ fn check_sent(cluster: &Cluster, percent: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A server that is slower than the exchange among nodes.
+fn origin() -> Config {
+    Config { rate: 100_000_000, ..Config::default() }
+}
+
 #[test]
 fn two_nodes_read_the_model_once() -> anyhow::Result<()> {
     let _turn = turn::take();
-    let config = Config { rate: 100_000_000, ..Config::default() };
-    let cluster = Cluster::new(2, config, shards(3, 64 * MIB + 77))?;
-    load_everywhere(&cluster)?;
+    let cluster = Cluster::new(2, origin(), shards(3, 64 * MIB + 77))?;
+    load_everywhere(&cluster, |node| cluster.start(node))?;
     check_sent(&cluster, 110)
+}
+
+#[test]
+fn eight_nodes_read_the_model_once() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(8, origin(), shards(2, 96 * MIB + 5))?;
+    load_everywhere(&cluster, |node| cluster.start(node))?;
+    check_sent(&cluster, 110)
+}
+
+/// Runs `ossc-agent peers ...`.
+fn make(arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(Build::UnderTest.binary()?).arg("peers").args(arguments).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[test]
+fn certificates_let_nodes_in_and_keep_others_out() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let keys = Scratch::directory()?;
+    let path = |name: &str| keys.path().join(name).display().to_string();
+    make(&["init-ca", "--cluster", "blue", "--dir", &path("ca")])?;
+    make(&["init-ca", "--cluster", "blue", "--dir", &path("other-ca")])?;
+    let cluster = Cluster::new(3, origin(), shards(2, 48 * MIB))?;
+    for node in ["n0", "n1"] {
+        make(&["issue", "--node", node, "--dir", &path("ca"), "--out", &path(node)])?;
+    }
+    // The third one has a certificate that another authority issued for the same names.
+    make(&["issue", "--node", "n2", "--dir", &path("other-ca"), "--out", &path("n2")])?;
+    load_everywhere(&cluster, |node| {
+        let name = format!("n{node}");
+        let file = |file: &str| keys.path().join(&name).join(file);
+        cluster
+            .secured(node)
+            .option("--peers-cluster", "blue")
+            .option("--peers-node", &name)
+            .option("--peers-ca", file("ca.pem"))
+            .option("--peers-cert", file(&format!("{name}.pem")))
+            .option("--peers-key", file(&format!("{name}-key.pem")))
+    })?;
+    // Two read it together, the third one alone.
+    let (sent, size) = (cluster.origin().sent(), cluster.origin().size());
+    ensure!((2 * size..=2 * size + size / 5).contains(&sent), "{sent} bytes sent of a model of {size}");
+    Ok(())
+}
+
+#[test]
+fn a_shared_key_lets_nodes_in_and_keeps_others_out() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let keys = Scratch::directory()?;
+    let key = |name: &str, content: &str| {
+        let path = keys.path().join(name);
+        std::fs::write(&path, content).context("write the key")?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).context("protect the key")?;
+        anyhow::Ok(path)
+    };
+    let (right, wrong) = (key("right", "a key of more than sixteen bytes")?, key("wrong", "another key of more bytes")?);
+    let cluster = Cluster::new(3, origin(), shards(2, 48 * MIB))?;
+    load_everywhere(&cluster, |node| {
+        cluster.secured(node).option("--peers-psk-file", if node < 2 { &right } else { &wrong })
+    })?;
+    let (sent, size) = (cluster.origin().sent(), cluster.origin().size());
+    ensure!((2 * size..=2 * size + size / 5).contains(&sent), "{sent} bytes sent of a model of {size}");
+    Ok(())
+}
+
+#[test]
+fn peers_are_refused_without_a_word_on_security() -> anyhow::Result<()> {
+    let cluster = Cluster::new(1, Config::default(), shards(1, MIB))?;
+    let ended = cluster.secured(0).run()?;
+    ended.expect(exit::USAGE)?;
+    ensure!(ended.text().contains("--insecure-peers"), "the message does not say what to do: {}", ended.text());
+    Ok(())
+}
+
+#[test]
+fn a_node_alone_reads_the_model_once() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(2, origin(), shards(1, 64 * MIB))?;
+    let agent = cluster.start(0).start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    agent.stop()?.expect(exit::OK)?;
+    cluster.check(0)?;
+    check_sent(&cluster, 100)
 }
