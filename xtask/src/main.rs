@@ -5,6 +5,7 @@
 mod agent_log;
 mod bench;
 mod build;
+mod cluster;
 mod cmd;
 mod demo;
 mod lint;
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
     Bench(bench::Args),
+    /// Load a model on many nodes that share blocks, each in a network namespace behind a limited link (root)
+    Cluster(cluster::Args),
     /// Run a program and print what it used as JSON; `bench` runs itself with this
     #[command(hide = true)]
     Measure(bench::MeasureArgs),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Lint => lint::lint(),
         Command::Bench(args) => bench::bench(&args),
+        Command::Cluster(args) => cluster::cluster(&args),
         Command::Measure(args) => bench::measure(&args),
     };
     match outcome {

@@ -31,6 +31,16 @@ pub struct PeerFlags {
     #[arg(long = "peers", value_name = "HOST:PORT", value_delimiter = ',')]
     pub seeds: Vec<String>,
 
+    /// How other nodes are found: `gossip` (the ones given know others) or `list` (the ones given are all) [JSON:
+    /// peers.discovery] [default: gossip]
+    #[arg(long, value_name = "HOW")]
+    pub peers_discovery: Option<Discovery>,
+
+    /// Where other nodes reach this one, if not where it listens [env: OSSC_PEERS_ADVERTISE] [JSON:
+    /// peers.advertise]
+    #[arg(long, value_name = "IP:PORT")]
+    pub peers_advertise: Option<SocketAddr>,
+
     /// Nodes of other clusters are refused [env: OSSC_PEERS_CLUSTER] [JSON: peers.cluster] [default: ossc]
     #[arg(long, value_name = "NAME")]
     pub peers_cluster: Option<String>,
@@ -75,12 +85,24 @@ pub struct PeerFlags {
     pub insecure_peers: bool,
 }
 
+/// How other nodes are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discovery {
+    /// Those given know others.
+    Gossip,
+    /// Those given are all.
+    List,
+}
+
 /// `peers` of the JSON file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct RawPeers {
     listen: Option<SocketAddr>,
     seeds: Vec<String>,
+    discovery: Option<Discovery>,
+    advertise: Option<SocketAddr>,
     cluster: Option<String>,
     node: Option<String>,
     gbps: Option<f64>,
@@ -106,14 +128,16 @@ pub(super) fn resolve(
         value: value.to_owned(),
         wanted: wanted.to_owned(),
     };
-    let env_listen = env.get("OSSC_PEERS_LISTEN").map(|text| {
-        text.parse().map_err(|_| value("OSSC_PEERS_LISTEN", text, "an IP address with a port is needed"))
-    });
-    let listen = match (flags.peers_listen, env_listen) {
-        (Some(listen), _) => Some(listen),
-        (None, Some(listen)) => Some(listen?),
-        (None, None) => raw.listen,
+    let address = |flag: Option<SocketAddr>, variable, raw: Option<SocketAddr>| {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| value(variable, text, "an IP address with a port is needed"))
+        };
+        match (flag, env.get(variable)) {
+            (None, Some(text)) => parse(text).map(Some),
+            (flag, _) => Ok(flag.or(raw)),
+        }
     };
+    let listen = address(flags.peers_listen, "OSSC_PEERS_LISTEN", raw.listen)?;
     let Some(listen) = listen else { return Ok(None) };
     let name = |flag: &Option<String>, variable, raw: &Option<String>| {
         let text = flag.clone().or_else(|| env.get(variable).map(str::to_owned)).or_else(|| raw.clone());
@@ -154,6 +178,8 @@ pub(super) fn resolve(
     Ok(Some(Config {
         listen,
         seeds,
+        gossip: flags.peers_discovery.or(raw.discovery) != Some(Discovery::List),
+        advertise: address(flags.peers_advertise, "OSSC_PEERS_ADVERTISE", raw.advertise)?,
         cluster,
         node: name(&flags.peers_node, "OSSC_PEERS_NODE", &raw.node)?,
         weight,

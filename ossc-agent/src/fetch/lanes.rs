@@ -210,6 +210,12 @@ impl Lanes {
         self.background_file = self.background_file.min(file.index());
     }
 
+    /// Some blocks of a full file are wrong: they are missing again.
+    pub(super) fn forget_some(&mut self, file: FileId, blocks: &[BlockIndex]) {
+        self.change(file, |work| blocks.iter().for_each(|block| work.forget_one(*block)));
+        self.background_file = self.background_file.min(file.index());
+    }
+
     /// The file is lost for good: nothing is handed out any more.
     pub(super) fn close(&mut self, file: FileId) {
         self.change(file, FileWork::close);

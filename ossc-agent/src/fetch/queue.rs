@@ -254,6 +254,17 @@ impl Queue {
         })
     }
 
+    /// The store has forgotten some blocks: fetches them again, ahead of the background.
+    pub(super) fn forgotten_some(&self, file: FileId, blocks: &[BlockIndex]) {
+        self.state.with(|state| {
+            state.lanes.forget_some(file, blocks);
+            for block in blocks {
+                state.lanes.want(file, block.0..block.0 + 1, Lane::Planned);
+            }
+        });
+        self.signal.one();
+    }
+
     /// A full file was not sealed and is to be tried again.
     pub(super) fn full_again(&self, file: FileId) {
         self.state.with(|state| state.full.push_back(file));

@@ -203,6 +203,22 @@ impl<S: Source> Connection<S> {
                 self.shared.tell(Event::Complete(id));
             }
             Ok(Ok(Sealed::Mismatch { expected, found })) => {
+                let suspects = match &self.shared.peers {
+                    Some(peers) => peers.suspects(id).await,
+                    None => Vec::new(),
+                };
+                if !suspects.is_empty() {
+                    tracing::error!(
+                        object = key,
+                        expected,
+                        found,
+                        blocks = suspects.len(),
+                        "CRC-64 is wrong, and peers sent some of it; these blocks are fetched from OSS"
+                    );
+                    // The store first: a block it has afterwards was fetched afterwards.
+                    file.forget_some(&suspects);
+                    return self.shared.queue.forgotten_some(id, &suspects);
+                }
                 let again = self.shared.queue.mismatched(id);
                 let failure = Failure::new(Cause::Checksum { key: key.clone(), expected, found });
                 let lost = !again && self.shared.queue.file_lost(id, &failure);

@@ -89,7 +89,7 @@ impl Swarm {
     /// Whether this node is to read the block from the origin: nobody has it, and its owner is this node, or every
     /// better owner cannot be asked, or somebody could not reach those and asked this node.
     pub(super) fn is_mine(&mut self, at: At, now: Instant) -> bool {
-        if self.forced.contains(&at) {
+        if self.forced.contains(&at) || self.origin_only.contains(&at) {
             return true;
         }
         let first = self.ranks(at).into_iter().flatten().find(|node| self.is_usable(*node, now));

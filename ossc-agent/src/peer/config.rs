@@ -13,6 +13,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where to find peers at first: addresses or names with ports. This node may be among them.
     pub seeds: Vec<String>,
+    /// Whether peers tell of other peers; else the seeds are all there are.
+    pub gossip: bool,
+    /// Where other nodes reach this one, if not at `listen`.
+    pub advertise: Option<SocketAddr>,
     /// Nodes of other clusters are refused.
     pub cluster: Name,
     /// This node's name; from its address if there is none.

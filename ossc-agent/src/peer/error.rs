@@ -17,6 +17,12 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
+    /// Others cannot reach an unspecified address.
+    #[error("{address} is every address of this machine; say with --peers-advertise which one other nodes reach")]
+    Advertise {
+        /// As listened on.
+        address: SocketAddr,
+    },
     /// Certificates or their key.
     #[error("cannot use {} for peers; `ossc-agent peers issue` makes certificates", path.display())]
     Certificate {

@@ -11,7 +11,7 @@ use super::link::{self, Send};
 use super::pursuit::{Outcome, Pursuit, Step};
 use super::swarm::NodeIndex;
 use super::wire::{self, Reply};
-use super::{Inner, Name, Peers, lock};
+use super::{Came, Inner, Name, Peers, lock};
 use crate::base::{BlockIndex, FileId};
 
 /// A block on its way from peers.
@@ -137,9 +137,10 @@ impl Fetching {
             Err(BodyError::Corrupt { .. }) => Outcome::Corrupt,
         };
         if outcome == Outcome::Got {
-            let name = by.or_else(|| self.inner.swarm().name(node).cloned());
-            if let Some(name) = name {
-                lock(&self.inner.readers).insert(self.pursuit.at(), name);
+            let sender = self.inner.swarm().name(node).cloned();
+            if let Some(sender) = sender {
+                let reader = by.unwrap_or_else(|| sender.clone());
+                lock(&self.inner.readers).insert(self.pursuit.at(), Came { reader, sender });
             }
         }
         self.tell(node, &outcome);
@@ -199,6 +200,7 @@ impl Drop for Fetching {
 
 impl Drop for OriginRead {
     fn drop(&mut self) {
+        self.inner.judge(self.file, self.blocks.clone());
         let mut swarm = self.inner.swarm();
         for block in self.blocks.clone().map(BlockIndex) {
             swarm.land((self.file, block));

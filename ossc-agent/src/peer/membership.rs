@@ -3,6 +3,7 @@
 //! part of them when they are many.
 
 mod fixed;
+pub(super) mod gossip;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ const A_ROUND: usize = 8;
 const GONE: Duration = Duration::from_secs(3);
 /// How long the start waits for the first answers of the seeds.
 const SETTLE: Duration = Duration::from_millis(750);
+/// The least it waits where members are found by gossip: two rounds of it.
+const GOSSIP_SETTLE: Duration = Duration::from_millis(500);
 /// How long a member may take for its bitmaps.
 const ANSWER: Duration = Duration::from_millis(500);
 
@@ -41,25 +44,61 @@ struct Seen {
     is_me: bool,
 }
 
+/// How members are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// The seeds are all there are.
+    List,
+    /// The seeds know others; this node is reached at this address.
+    Gossip(SocketAddr),
+}
+
 /// Looks for peers until the runtime ends.
-pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>) {
-    let mut membership = fixed::Fixed::new(seeds);
+pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>, discovery: Discovery) {
+    let mut fixed = fixed::Fixed::new(seeds.clone());
+    let mut gossip = match discovery {
+        Discovery::List => None,
+        Discovery::Gossip(address) => match gossip::Gossip::start(&inner, seeds, address).await {
+            Ok(gossip) => Some(gossip),
+            Err(error) => {
+                tracing::error!(error = &*error, "no gossip with peers; only the seeds are known");
+                None
+            }
+        },
+    };
+    let least = if gossip.is_some() { GOSSIP_SETTLE } else { Duration::ZERO };
     let began = Instant::now();
     let mut seen: HashMap<SocketAddr, Seen> = HashMap::new();
     let mut ticks = tokio::time::interval(ROUND);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let members = membership.members().await;
+        let mut members = fixed.members().await;
+        if let Some(gossip) = &mut gossip {
+            members.extend(gossip.members().await);
+        }
         for member in &members {
             seen.entry(*member).or_default();
         }
-        seen.retain(|member, _| members.contains(member));
+        for (_, gone) in seen.extract_if(|member, _| !members.contains(member)) {
+            gone.is_lost(&inner);
+        }
         round(&inner, &mut seen).await;
         let all_heard = seen.values().all(|seen| seen.is_me || seen.heard.is_some());
-        if inner.settled.get().is_none() && (all_heard || began.elapsed() >= SETTLE) {
+        let waited = began.elapsed();
+        if inner.settled.get().is_none() && (all_heard && waited >= least || waited >= SETTLE) {
             inner.settled.get_or_init(|| ());
             inner.wake();
+        }
+    }
+}
+
+impl Seen {
+    /// The member is gone, if it was ever there.
+    fn is_lost(mut self, inner: &Inner) {
+        if let Some(name) = self.name.take() {
+            tracing::warn!(node = %name, "peer lost");
+            inner.swarm().lost(&name);
         }
     }
 }
@@ -95,11 +134,8 @@ async fn round(inner: &Arc<Inner>, seen: &mut HashMap<SocketAddr, Seen>) {
             }
             Err(error) => {
                 tracing::debug!(%error, address = %member, "no answer from a peer");
-                let gone = seen.heard.is_some_and(|heard| heard.elapsed() > GONE);
-                if let Some(name) = seen.name.take_if(|_| gone) {
-                    tracing::warn!(node = %name, address = %member, "peer lost");
-                    seen.heard = None;
-                    inner.swarm().lost(&name);
+                if seen.heard.is_some_and(|heard| heard.elapsed() > GONE) {
+                    std::mem::take(seen).is_lost(inner);
                 }
             }
         }

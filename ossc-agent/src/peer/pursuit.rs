@@ -106,7 +106,7 @@ impl Swarm {
     /// being read until [`Self::land`].
     pub fn next_step(&mut self, pursuit: &mut Pursuit, now: Instant) -> Step {
         let at = pursuit.at;
-        if !self.is_sharing(now) {
+        if self.origin_only.contains(&at) || !self.is_sharing(now) {
             return self.origin(at);
         }
         let hint = pursuit.hint.take().filter(|(node, _)| self.can_ask(pursuit, *node, now));

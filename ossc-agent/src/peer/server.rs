@@ -88,14 +88,14 @@ async fn converse(inner: &Arc<Inner>, stream: TcpStream, from: SocketAddr) -> io
                 Some(body) => talk.small(200, vec![], &body).await?,
                 None => talk.small(404, vec![], &[]).await?,
             },
-            Ask::Gossip(length) => {
+            Ask::Gossip(length, sender) => {
                 let message = within(PROGRESS, received.body(talk.stream, length)).await?;
                 let authentic = inner.auth.key().is_none_or(|key| {
                     let mut hash = key.body_hash();
                     hash.update(&message);
                     request.body_hash.as_deref() == Some(&hash.finish())
                 });
-                let taken = authentic && inner.gossip_came(message);
+                let taken = authentic && inner.gossip_came(sender, &message);
                 talk.small(if taken { 200 } else { 404 }, vec![], &[]).await?;
             }
         }

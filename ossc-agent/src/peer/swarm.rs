@@ -162,6 +162,8 @@ pub struct Swarm {
     pub(super) peer_in_flight: u32,
     /// Blocks that others asked this node to read because their owner cannot.
     pub(super) forced: HashSet<At>,
+    /// Blocks that are taken from nobody but the origin.
+    pub(super) origin_only: HashSet<At>,
     /// Blocks that peers are reading from the origin, as last heard.
     reading: HashMap<At, Vec<NodeIndex>>,
     pub(super) budget: EscapeBudget,
@@ -205,6 +207,7 @@ impl Swarm {
             origin_in_flight: 0,
             peer_in_flight: 0,
             forced: HashSet::new(),
+            origin_only: HashSet::new(),
             reading: HashMap::new(),
             budget: EscapeBudget::new(start, block, now),
         };

@@ -2,6 +2,7 @@
 //! comes in is checked here for form and size; what is odd is refused with a reason, never guessed at.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::answer::Question;
@@ -29,8 +30,8 @@ pub(super) enum Ask {
     Have,
     /// The checksums of an object's blocks.
     Digests(ObjectId),
-    /// A message of the membership, of so many bytes.
-    Gossip(u64),
+    /// A message of the membership, of so many bytes, to be answered at this address.
+    Gossip(u64, SocketAddr),
 }
 
 /// A request's head.
@@ -171,10 +172,13 @@ pub(super) fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Ma
             let wait = Duration::from_millis(fields.number("x-ossc-wait-ms")?.unwrap_or(0));
             Ask::Block(question, wait.min(MAX_WAIT))
         }
-        ("POST", Some(["gossip"])) if body <= MAX_BODY => Ask::Gossip(body),
+        ("POST", Some(["gossip"])) if body <= MAX_BODY => {
+            let address = fields.text("x-ossc-address")?.and_then(|text| text.parse().ok());
+            Ask::Gossip(body, address.ok_or_else(|| bad("x-ossc-address"))?)
+        }
         _ => return Err(bad("no such resource")),
     };
-    if body > 0 && !matches!(ask, Ask::Gossip(_)) {
+    if body > 0 && !matches!(ask, Ask::Gossip(..)) {
         return Err(bad("a body where none belongs"));
     }
     let mut said = vec![format!("{method} {path}")];

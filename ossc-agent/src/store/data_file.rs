@@ -291,6 +291,18 @@ impl File {
         self.record_or_later(&disk);
     }
 
+    /// Marks some blocks as not ready: peers are suspected of having sent wrong ones. The file is not sealed, and
+    /// none of these blocks is being fetched.
+    pub fn forget_some(&self, blocks: &[BlockIndex]) {
+        let disk = self.lock();
+        self.remove_journal();
+        for block in blocks {
+            self.ready.unset(*block);
+        }
+        self.unrecorded.store(true, Ordering::Release);
+        self.record_or_later(&disk);
+    }
+
     fn forget(&self, disk: &mut Disk) {
         self.remove_journal();
         self.complete.store(false, Ordering::Release);

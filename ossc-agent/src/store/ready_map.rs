@@ -46,6 +46,17 @@ impl ReadyMap {
         newly
     }
 
+    /// Marks one block as not there. Not to be called while it is being set.
+    pub(super) fn unset(&self, block: BlockIndex) {
+        let (word, bit) = place(block.0);
+        let Some(word) = self.words.get(word) else { return };
+        // The count first: it must never say that all are there when one is not.
+        if word.load(Ordering::Acquire) & bit != 0 {
+            self.count.fetch_sub(1, Ordering::AcqRel);
+            word.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
     /// Marks every block as not there. Not to be called while blocks are being set.
     pub(super) fn clear(&self) {
         self.count.store(0, Ordering::Release);

@@ -157,6 +157,15 @@ impl FileWork {
         (self.ready, self.ready_bytes) = (0, 0);
     }
 
+    /// A block that was ready is missing again.
+    pub(super) fn forget_one(&mut self, block: BlockIndex) {
+        if self.states.get(block.0 as usize) == Some(&State::Ready) {
+            self.set_missing(block);
+            self.ready -= 1;
+            self.ready_bytes -= self.layout.range_of(block).len();
+        }
+    }
+
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
