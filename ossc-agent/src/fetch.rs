@@ -160,7 +160,8 @@ impl Fetcher {
         }
         let queue = Queue::new(lanes, full, peers.clone());
         let turns = store.files().iter().map(|_| Mutex::new(())).collect();
-        let shared = Arc::new(Shared { store, queue, turns, events, retry, peers, max_extent: config.max_extent });
+        let shared =
+            Arc::new(Shared { store, queue, turns, events, retry, peers, max_extent: config.max_extent });
         let threads =
             Threads::start(&shared, connect, config.threads.get(), config.connections_per_thread.get())?;
         Ok(Self { shared, threads: Arc::new(threads) })

@@ -16,6 +16,7 @@ mod error;
 mod exchange;
 pub mod health;
 mod id;
+mod inner;
 mod link;
 mod membership;
 pub mod placement;
@@ -29,7 +30,6 @@ pub mod swarm;
 mod tests;
 mod wire;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -42,14 +42,14 @@ pub use error::Error;
 pub use exchange::{Body, BodyError, Fetching, Next, OriginRead};
 pub use id::{BadName, Name, ObjectId};
 
-use self::answer::{Answer, Question};
 use self::auth::Auth;
+use self::inner::{Came, Inner};
 use self::link::Pool;
 use self::membership::Discovery;
 use self::sends::Sends;
 use self::swarm::Swarm;
 use crate::base::{BlockIndex, FileId};
-use crate::store::{self, Store};
+use crate::store::Store;
 
 /// Threads of the server and the membership, at most: at 100 Gbit/s sendfile keeps one or two busy.
 const MAX_THREADS: usize = 4;
@@ -84,40 +84,6 @@ pub struct Peers {
 /// The threads; None once they are ended. Ended without waiting, because the agent's loop may not block.
 struct Running(Option<Runtime>);
 
-struct Inner {
-    me: Name,
-    cluster: Name,
-    weight: f64,
-    started: Instant,
-    swarm: Mutex<Swarm>,
-    /// Where nodes are reached.
-    addresses: Mutex<HashMap<Name, SocketAddr>>,
-    /// For each block that came from a peer: who read it from the origin, and who sent it.
-    readers: Mutex<HashMap<(FileId, BlockIndex), Came>>,
-    /// Blocks with a wrong checksum that peers sent, by file: asked about once a file.
-    suspects: Mutex<HashMap<FileId, Vec<suspects::Suspect>>>,
-    /// Keyed sums of blocks that were sent, where peers share a key.
-    hashes: Mutex<HashMap<(FileId, BlockIndex), String>>,
-    /// Every seed was asked once, or the time for it is over.
-    settled: OnceLock<()>,
-    store: Arc<Store>,
-    pool: Arc<Pool>,
-    auth: Arc<Auth>,
-    sends: Arc<Sends>,
-    local: Mutex<Option<Arc<dyn Local>>>,
-    /// Where the membership takes its messages.
-    gossip: Mutex<Option<membership::gossip::Incoming>>,
-}
-
-/// How a block came from peers.
-#[derive(Debug, Clone)]
-struct Came {
-    /// Who read it from the origin, as its sender says.
-    reader: Name,
-    /// Who sent it.
-    sender: Name,
-}
-
 impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peers").field("me", &self.inner.me).finish_non_exhaustive()
@@ -147,7 +113,8 @@ impl Peers {
         let sources = config.sources.clone();
         let pool = Arc::new(Pool::new(Arc::clone(&auth), config.cluster.clone(), me.clone(), sources));
         let files = store.files().iter();
-        let files = files.map(|file| (ObjectId::of(bucket, file.object(), file.layout()), file.layout())).collect();
+        let files =
+            files.map(|file| (ObjectId::of(bucket, file.object(), file.layout()), file.layout())).collect();
         let started = Instant::now();
         // Some connections are left for the origin: peers wait for what this node reads.
         let settings = swarm::Settings {
@@ -214,7 +181,10 @@ impl Peers {
     }
 
     /// Chooses among blocks in the order they are wanted, and takes one.
-    pub fn choose(&self, wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>) -> Option<(FileId, BlockIndex)> {
+    pub fn choose(
+        &self,
+        wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>,
+    ) -> Option<(FileId, BlockIndex)> {
         self.inner.swarm().choose(wanted, Instant::now())
     }
 
@@ -257,411 +227,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-impl Inner {
-    fn swarm(&self) -> MutexGuard<'_, Swarm> {
-        lock(&self.swarm)
-    }
-
-    /// What a peer's question is answered at this moment.
-    fn answer(&self, question: &Question) -> Answer {
-        let is_ready = |file: FileId| {
-            self.store.file(file).is_some_and(|file| file.ready().is_ready(question.block))
-        };
-        self.swarm().answer(question, is_ready, self.sends.queue(), Instant::now())
-    }
-
-    /// Has a block fetched if it is not under way, and waits for it.
-    async fn await_block(&self, file: FileId, block: BlockIndex) -> bool {
-        let Some(local) = lock(&self.local).clone() else { return false };
-        let (tell, told) = tokio::sync::oneshot::channel();
-        local.want(file, block, Box::new(move |there| {
-            // The peer may have gone meanwhile.
-            tell.send(there).ok();
-        }));
-        told.await.unwrap_or(false)
-    }
-
-    /// A ready block, its checksum, and who read it from the origin.
-    fn block(&self, file: FileId, block: BlockIndex) -> Option<(&store::File, u64, Name)> {
-        let found = self.store.file(file)?;
-        let crc64 = found.block_crc64(block)?;
-        let by = lock(&self.readers).get(&(file, block)).map_or_else(|| self.me.clone(), |came| came.reader.clone());
-        Some((found, crc64, by))
-    }
-
-    /// The keyed sum of a block, where peers share a key: worked out once.
-    async fn block_hash(self: &Arc<Self>, file: FileId, block: BlockIndex) -> std::io::Result<String> {
-        if let Some(known) = lock(&self.hashes).get(&(file, block)) {
-            return Ok(known.clone());
-        }
-        let inner = Arc::clone(self);
-        let sum = move || {
-            let (Some(key), Some(found)) = (inner.auth.key(), inner.store.file(file)) else {
-                return Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-            };
-            let (range, mut hash) = (found.layout().range_of(block), key.body_hash());
-            let mut buffer = vec![0; 256 << 10];
-            let mut at = range.start();
-            while at < range.end() {
-                let left = usize::try_from(range.end() - at).unwrap_or(usize::MAX).min(buffer.len());
-                let read = found.read_at(at, buffer.get_mut(..left).unwrap_or_default());
-                let read = read.map_err(std::io::Error::other)?;
-                if read == 0 {
-                    return Err(std::io::ErrorKind::UnexpectedEof.into());
-                }
-                hash.update(buffer.get(..read).unwrap_or_default());
-                at += read as u64;
-            }
-            Ok(hash.finish())
-        };
-        let hash = tokio::task::spawn_blocking(sum).await.map_err(std::io::Error::other)??;
-        lock(&self.hashes).insert((file, block), hash.clone());
-        Ok(hash)
-    }
-
-    /// What this node has, as it tells others.
-    fn own_have(&self) -> (Vec<(&'static str, String)>, Vec<u8>) {
-        let (objects, reading, draining) = {
-            let swarm = self.swarm();
-            let files = self.store.files().iter();
-            let objects: Vec<_> = files.filter_map(|file| Some((swarm.object(file.id())?, file))).collect();
-            (objects, swarm.own_reading(), swarm.is_draining())
-        };
-        let words: Vec<_> = objects.iter().map(|(_, file)| file.ready().snapshot()).collect();
-        let haves = objects.iter().zip(&words).filter(|((_, file), _)| file.layout().block_count() > 0);
-        let haves = haves.map(|((object, file), words)| (*object, file.layout().block_count(), words.as_slice()));
-        let body = wire::have_body(haves, &reading);
-        let headers = vec![
-            ("x-ossc-node", self.me.to_string()),
-            ("x-ossc-weight", self.weight.to_string()),
-            ("x-ossc-age-ms", self.started.elapsed().as_millis().to_string()),
-            ("x-ossc-draining", u8::from(draining).to_string()),
-            ("x-ossc-queue", self.sends.queue().to_string()),
-        ];
-        (headers, body)
-    }
-
-    /// The checksums of an object's blocks and who read them.
-    fn own_digests(&self, object: ObjectId) -> Option<Vec<u8>> {
-        let file = self.swarm().file(object)?;
-        let file = self.store.file(file)?;
-        let readers = lock(&self.readers);
-        let lines = (0..file.layout().block_count()).map(BlockIndex).filter_map(|block| {
-            let crc64 = file.block_crc64(block)?;
-            let by = readers.get(&(file.id(), block)).map_or(&self.me, |came| &came.reader);
-            Some(format!("{} {crc64:016x} {by}\n", block.0))
-        });
-        Some(lines.collect::<String>().into_bytes())
-    }
-
-    /// A message of the membership. False if nobody takes it.
-    fn gossip_came(&self, from: SocketAddr, message: &[u8]) -> bool {
-        let Some(message) = membership::gossip::parse(message) else { return false };
-        let gossip = lock(&self.gossip).clone();
-        // A full queue drops it, as a full socket buffer would.
-        gossip.is_some_and(|gossip| gossip.try_send((from, message)).is_ok())
-    }
-
-    fn wake(&self);
-}
-
-/// How planned and background work is chosen at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// As if there were no peers.
-    Alone,
-    /// Only what readers wait for, until the peers have been asked for the first time.
-    Settling,
-    /// Block by block, as [`Peers::choose`] says.
-    Sharing,
-}
-
-/// Handle to the exchange; clones share it.
-#[derive(Clone)]
-pub struct Peers {
-    inner: Arc<Inner>,
-    /// Ended by [`Peers::stop`].
-    running: Arc<Mutex<Running>>,
-}
-
-/// The threads; None once they are ended. Ended without waiting, because the agent's loop may not block.
-struct Running(Option<Runtime>);
-
-struct Inner {
-    me: Name,
-    cluster: Name,
-    weight: f64,
-    started: Instant,
-    swarm: Mutex<Swarm>,
-    /// Where nodes are reached.
-    addresses: Mutex<HashMap<Name, SocketAddr>>,
-    /// For each block that came from a peer: who read it from the origin.
-    readers: Mutex<HashMap<(FileId, BlockIndex), Name>>,
-    /// Keyed sums of blocks that were sent, where peers share a key.
-    hashes: Mutex<HashMap<(FileId, BlockIndex), String>>,
-    /// Every seed was asked once, or the time for it is over.
-    settled: OnceLock<()>,
-    store: Arc<Store>,
-    pool: Arc<Pool>,
-    auth: Arc<Auth>,
-    sends: Arc<Sends>,
-    local: Mutex<Option<Arc<dyn Local>>>,
-    /// Where the membership takes its messages.
-    gossip: Mutex<Option<membership::gossip::Incoming>>,
-}
-
-impl std::fmt::Debug for Peers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peers").field("me", &self.inner.me).finish_non_exhaustive()
-    }
-}
-
-impl Peers {
-    /// Listens and begins to look for peers. `bucket` is part of what makes objects the same; `connections` is how
-    /// many blocks `fetch` moves at a time. Called by the agent with the store laid out.
-    ///
-    /// # Errors
-    /// When the address cannot be listened on, or the keys cannot be used.
-    pub fn start(config: &Config, bucket: &str, store: Arc<Store>, connections: u32) -> Result<Self, Error> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("ossc-peer")
-            .enable_all()
-            .build()
-            .map_err(Error::Runtime)?;
-        let runtime = Running(Some(runtime));
-        let (listener, address) = runtime
-            .listen(config.listen)
-            .map_err(|source| Error::Listen { address: config.listen, source })?;
-        let me = config.node.clone().unwrap_or_else(|| name_of(address));
-        let auth = Arc::new(Auth::new(&config.security, &config.cluster, &me)?);
-        let sources = config.sources.clone();
-        let pool = Arc::new(Pool::new(Arc::clone(&auth), config.cluster.clone(), me.clone(), sources));
-        let files = store.files().iter();
-        let files = files.map(|file| (ObjectId::of(bucket, file.object(), file.layout()), file.layout())).collect();
-        let started = Instant::now();
-        // Some connections are left for the origin: peers wait for what this node reads.
-        let settings = swarm::Settings {
-            peer_slots: (connections / 2).clamp(1, 16),
-            origin_slots: connections.saturating_sub(connections / 2).clamp(1, 64),
-            ..swarm::Settings::default()
-        };
-        let swarm = Swarm::new(settings, (me.clone(), config.weight), files, fastrand::u64(..), started);
-        let inner = Arc::new(Inner {
-            me,
-            cluster: config.cluster.clone(),
-            weight: config.weight,
-            started,
-            swarm: Mutex::new(swarm),
-            addresses: Mutex::default(),
-            readers: Mutex::default(),
-            hashes: Mutex::default(),
-            settled: OnceLock::new(),
-            store,
-            pool,
-            auth,
-            sends: Arc::new(Sends::new(config.serve_rate)),
-            local: Mutex::new(None),
-            gossip: Mutex::new(None),
-        });
-        runtime.spawn(server::serve(Arc::clone(&inner), listener));
-        runtime.spawn({
-            let inner = Arc::clone(&inner);
-            async move { inner.auth.keep_fresh().await }
-        });
-        let discovery = match (config.gossip, config.advertise) {
-            (false, _) => Discovery::List,
-            (true, Some(advertised)) => Discovery::Gossip(advertised),
-            (true, None) if address.ip().is_unspecified() => return Err(Error::Advertise { address }),
-            (true, None) => Discovery::Gossip(address),
-        };
-        runtime.spawn(membership::run(Arc::clone(&inner), config.seeds.clone(), discovery));
-        tracing::info!(%address, node = %inner.me, cluster = %inner.cluster, "blocks are shared with peers");
-        Ok(Self { inner, running: Arc::new(Mutex::new(runtime)) })
-    }
-
-    /// Gives peers what they need of the agent. Called once, when the fetcher runs.
-    pub fn attach(&self, local: Arc<dyn Local>) {
-        *lock(&self.inner.local) = Some(local);
-    }
-
-    /// How work is to be chosen now. Called by the queue of `fetch` for each choice.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        if self.inner.settled.get().is_none() {
-            Mode::Settling
-        } else if self.inner.swarm().is_sharing(Instant::now()) {
-            Mode::Sharing
-        } else {
-            Mode::Alone
-        }
-    }
-
-    /// Takes a block that a reader waits for, or lets it wait for a free place.
-    #[must_use]
-    pub fn claim(&self, file: FileId, block: BlockIndex) -> bool {
-        self.inner.swarm().claim((file, block), Instant::now())
-    }
-
-    /// Chooses among blocks in the order they are wanted, and takes one.
-    pub fn choose(&self, wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>) -> Option<(FileId, BlockIndex)> {
-        self.inner.swarm().choose(wanted, Instant::now())
-    }
-
-    /// This node owns nothing from now on, and still serves. Called by the agent before it ends.
-    pub fn drain(&self) {
-        self.inner.swarm().drain();
-    }
-
-    /// Ends the exchange; connections in use are cut off. Called by the agent at its end.
-    pub fn stop(&self) {
-        *lock(&self.inner.local) = None;
-        self.inner.pool.close();
-        lock(&self.running).end();
-    }
-}
-
-impl Running {
-    fn listen(&self, on: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
-        let listener = std::net::TcpListener::bind(on)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let _context = self.0.as_ref().map(Runtime::enter);
-        Ok((TcpListener::from_std(listener)?, address))
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = &self.0 {
-            // Runs until the runtime ends.
-            drop(runtime.spawn(task));
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Inner {
-    fn swarm(&self) -> MutexGuard<'_, Swarm> {
-        lock(&self.swarm)
-    }
-
-    /// What a peer's question is answered at this moment.
-    fn answer(&self, question: &Question) -> Answer {
-        let is_ready = |file: FileId| {
-            self.store.file(file).is_some_and(|file| file.ready().is_ready(question.block))
-        };
-        self.swarm().answer(question, is_ready, self.sends.queue(), Instant::now())
-    }
-
-    /// Has a block fetched if it is not under way, and waits for it.
-    async fn await_block(&self, file: FileId, block: BlockIndex) -> bool {
-        let Some(local) = lock(&self.local).clone() else { return false };
-        let (tell, told) = tokio::sync::oneshot::channel();
-        local.want(file, block, Box::new(move |there| {
-            // The peer may have gone meanwhile.
-            tell.send(there).ok();
-        }));
-        told.await.unwrap_or(false)
-    }
-
-    /// A ready block, its checksum, and who read it from the origin.
-    fn block(&self, file: FileId, block: BlockIndex) -> Option<(&store::File, u64, Name)> {
-        let found = self.store.file(file)?;
-        let crc64 = found.block_crc64(block)?;
-        let by = lock(&self.readers).get(&(file, block)).cloned().unwrap_or_else(|| self.me.clone());
-        Some((found, crc64, by))
-    }
-
-    /// The keyed sum of a block, where peers share a key: worked out once.
-    async fn block_hash(self: &Arc<Self>, file: FileId, block: BlockIndex) -> std::io::Result<String> {
-        if let Some(known) = lock(&self.hashes).get(&(file, block)) {
-            return Ok(known.clone());
-        }
-        let inner = Arc::clone(self);
-        let sum = move || {
-            let (Some(key), Some(found)) = (inner.auth.key(), inner.store.file(file)) else {
-                return Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-            };
-            let (range, mut hash) = (found.layout().range_of(block), key.body_hash());
-            let mut buffer = vec![0; 256 << 10];
-            let mut at = range.start();
-            while at < range.end() {
-                let left = usize::try_from(range.end() - at).unwrap_or(usize::MAX).min(buffer.len());
-                let read = found.read_at(at, buffer.get_mut(..left).unwrap_or_default());
-                let read = read.map_err(std::io::Error::other)?;
-                if read == 0 {
-                    return Err(std::io::ErrorKind::UnexpectedEof.into());
-                }
-                hash.update(buffer.get(..read).unwrap_or_default());
-                at += read as u64;
-            }
-            Ok(hash.finish())
-        };
-        let hash = tokio::task::spawn_blocking(sum).await.map_err(std::io::Error::other)??;
-        lock(&self.hashes).insert((file, block), hash.clone());
-        Ok(hash)
-    }
-
-    /// What this node has, as it tells others.
-    fn own_have(&self) -> (Vec<(&'static str, String)>, Vec<u8>) {
-        let (objects, reading, draining) = {
-            let swarm = self.swarm();
-            let files = self.store.files().iter();
-            let objects: Vec<_> = files.filter_map(|file| Some((swarm.object(file.id())?, file))).collect();
-            (objects, swarm.own_reading(), swarm.is_draining())
-        };
-        let words: Vec<_> = objects.iter().map(|(_, file)| file.ready().snapshot()).collect();
-        let haves = objects.iter().zip(&words).filter(|((_, file), _)| file.layout().block_count() > 0);
-        let haves = haves.map(|((object, file), words)| (*object, file.layout().block_count(), words.as_slice()));
-        let body = wire::have_body(haves, &reading);
-        let headers = vec![
-            ("x-ossc-node", self.me.to_string()),
-            ("x-ossc-weight", self.weight.to_string()),
-            ("x-ossc-age-ms", self.started.elapsed().as_millis().to_string()),
-            ("x-ossc-draining", u8::from(draining).to_string()),
-            ("x-ossc-queue", self.sends.queue().to_string()),
-        ];
-        (headers, body)
-    }
-
-    /// The checksums of an object's blocks and who read them.
-    fn own_digests(&self, object: ObjectId) -> Option<Vec<u8>> {
-        let file = self.swarm().file(object)?;
-        let file = self.store.file(file)?;
-        let readers = lock(&self.readers);
-        let lines = (0..file.layout().block_count()).map(BlockIndex).filter_map(|block| {
-            let crc64 = file.block_crc64(block)?;
-            let by = readers.get(&(file.id(), block)).unwrap_or(&self.me);
-            Some(format!("{} {crc64:016x} {by}\n", block.0))
-        });
-        Some(lines.collect::<String>().into_bytes())
-    }
-
-    /// A message of the membership. False if there is none that takes them.
-    #[expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "static membership has no messages")]
-    fn gossip_came(&self, _message: Vec<u8>) -> bool {
-        false
-    }
-
-    fn wake(&self) {
-        let local = lock(&self.local).clone();
-        if let Some(local) = local {
-            local.wake();
-        }
     }
 }
 

@@ -92,8 +92,15 @@ fn run(args: &Args, scratch: &Path) -> Result<()> {
         debug: args.debug,
         ..Settings::default()
     })?;
-    println!("{} nodes, links of {} Mbit/s, origin {} Mbit/s: set up in {:.1} s", args.nodes, args.link, args.origin, began.elapsed().as_secs_f64());
-    let seeds: Vec<Ipv4Addr> = if args.alone { Vec::new() } else { (0..args.nodes).map(Network::address).collect() };
+    println!(
+        "{} nodes, links of {} Mbit/s, origin {} Mbit/s: set up in {:.1} s",
+        args.nodes,
+        args.link,
+        args.origin,
+        began.elapsed().as_secs_f64()
+    );
+    let seeds: Vec<Ipv4Addr> =
+        if args.alone { Vec::new() } else { (0..args.nodes).map(Network::address).collect() };
     let pause = Duration::from_secs_f64(args.spread / f64::from(args.nodes));
     let mut nodes = Vec::new();
     for number in 0..args.nodes {

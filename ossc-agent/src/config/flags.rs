@@ -68,6 +68,7 @@ pub struct Flags {
     #[arg(long = "source", value_name = "IP", value_delimiter = ',')]
     pub sources: Vec<IpAddr>,
 
+    /// Sharing blocks with other nodes.
     #[command(flatten)]
     pub peers: super::peers::PeerFlags,
 

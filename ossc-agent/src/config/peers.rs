@@ -217,6 +217,8 @@ fn security(flags: &PeerFlags, env: &Environment, raw: &RawPeers) -> Result<Opti
         ((ca, cert, key), None, false) if ca.is_none() || cert.is_none() || key.is_none() => {
             fail("certificates", "--peers-ca, --peers-cert and --peers-key belong together; give all three")
         }
-        _ => fail("security", "certificates, a shared key and --insecure-peers exclude each other; choose one"),
+        _ => {
+            fail("security", "certificates, a shared key and --insecure-peers exclude each other; choose one")
+        }
     }
 }

@@ -168,7 +168,8 @@ impl Lanes {
         for line in [&mut self.ahead, &mut self.planned] {
             line.retain(|wanted| missing_of(&self.files, wanted).next().is_some());
         }
-        while self.background && self.files.get(self.background_file).is_some_and(|work| work.missing() == 0) {
+        while self.background && self.files.get(self.background_file).is_some_and(|work| work.missing() == 0)
+        {
             self.background_file += 1;
         }
         let first = if self.background { self.background_file } else { self.files.len() };

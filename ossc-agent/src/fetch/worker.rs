@@ -13,13 +13,13 @@ use tokio::task::spawn_blocking;
 
 use super::Event;
 use super::failure::{Cause, Failure, chain};
+use super::from_peers::{FromPeers, from_peers};
 use super::queue::{Queue, Work};
 use super::rate::Rate;
 use super::retry::{Policy, Retry};
 use super::source::{Body as _, Fault, Remedy, Source};
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
-use super::from_peers::{FromPeers, from_peers};
 use crate::base::{ByteRange, Extent, FileId, Lane};
 use crate::peer::Peers;
 use crate::store::{File, Sealed, Store};
@@ -170,7 +170,11 @@ impl<S: Source> Connection<S> {
             };
             let Some(wait) = wait else {
                 let cause = chain(&*fault.cause);
-                tracing::warn!(object = file.object().key, cause, "the checksum of the object is not known; asking again later");
+                tracing::warn!(
+                    object = file.object().key,
+                    cause,
+                    "the checksum of the object is not known; asking again later"
+                );
                 let (shared, id) = (Arc::clone(&self.shared), file.id());
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(ASK_AGAIN).await;

@@ -91,7 +91,12 @@ impl Swarm {
     }
 
     /// The less loaded of two random other holders, if it has less to do than we.
-    fn other_holder(&mut self, at: (FileId, BlockIndex), asker: Option<NodeIndex>, now: Instant) -> Option<Name> {
+    fn other_holder(
+        &mut self,
+        at: (FileId, BlockIndex),
+        asker: Option<NodeIndex>,
+        now: Instant,
+    ) -> Option<Name> {
         let holders: Vec<_> = self.holders(at, now).filter(|node| Some(*node) != asker).collect();
         let two = [self.rng.choice(&holders), self.rng.choice(&holders)];
         let load = |node: &NodeIndex| self.nodes.get(node.index()).map_or(u32::MAX, |node| node.queue);

@@ -8,7 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use zeroize::Zeroizing;
 
@@ -34,7 +35,8 @@ pub fn init(directory: &Path, cluster: &Name) -> Result<(), Error> {
     let certificate = authority(cluster)
         .and_then(|params| params.self_signed(&key))
         .map_err(|error| fail("make a certificate for", directory)(error.into()))?;
-    std::fs::create_dir_all(directory).map_err(|error| fail("make the directory", directory)(error.into()))?;
+    std::fs::create_dir_all(directory)
+        .map_err(|error| fail("make the directory", directory)(error.into()))?;
     write(&directory.join(AUTHORITY_KEY), &Zeroizing::new(key.serialize_pem()), 0o600)?;
     write(&directory.join(AUTHORITY_CERTIFICATE), &certificate.pem(), 0o644)?;
     write(&directory.join(CLUSTER), cluster.as_str(), 0o644)
@@ -50,10 +52,9 @@ pub fn issue(directory: &Path, node: &Name, days: u32, out: &Path) -> Result<(),
         let path = directory.join(name);
         std::fs::read_to_string(&path).map_err(|error| fail("read the authority's", &path)(error.into()))
     };
-    let cluster: Name =
-        read(CLUSTER)?.trim().parse().map_err(|error: super::BadName| {
-            fail("take the name of the cluster from", &directory.join(CLUSTER))(error.into())
-        })?;
+    let cluster: Name = read(CLUSTER)?.trim().parse().map_err(|error: super::BadName| {
+        fail("take the name of the cluster from", &directory.join(CLUSTER))(error.into())
+    })?;
     let use_key = |error: rcgen::Error| fail("use the key", &directory.join(AUTHORITY_KEY))(error.into());
     let signer = KeyPair::from_pem(&Zeroizing::new(read(AUTHORITY_KEY)?)).map_err(use_key)?;
     let issuer = Issuer::new(authority(&cluster).map_err(use_key)?, signer);
@@ -64,7 +65,8 @@ pub fn issue(directory: &Path, node: &Name, days: u32, out: &Path) -> Result<(),
         CertificateParams::new(vec![cluster_name(&cluster), node_name(&cluster, node)]).map_err(make)?;
     params.distinguished_name.push(DnType::CommonName, node.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     let now = std::time::SystemTime::now();
     // An hour back, for clocks that are behind.

@@ -18,7 +18,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Others cannot reach an unspecified address.
-    #[error("{address} is every address of this machine; say with --peers-advertise which one other nodes reach")]
+    #[error(
+        "{address} is every address of this machine; say with --peers-advertise which one other nodes reach"
+    )]
     Advertise {
         /// As listened on.
         address: SocketAddr,

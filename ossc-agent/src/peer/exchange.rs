@@ -172,7 +172,9 @@ impl Fetching {
         let length = self.inner.swarm().len((file, block));
         match (reply.status, reply.crc64) {
             (200, Some(crc64)) if reply.length == length => Ok(crc64),
-            (307, _) => reply.holder.clone().map_or(Err(Outcome::NotHere), |name| Err(Outcome::Redirected(name))),
+            (307, _) => {
+                reply.holder.clone().map_or(Err(Outcome::NotHere), |name| Err(Outcome::Redirected(name)))
+            }
             (404, _) => Err(Outcome::NotHere),
             (425, _) => Err(Outcome::NotYet),
             (503, _) => Err(Outcome::Busy(reply.retry.unwrap_or_default())),
@@ -184,7 +186,10 @@ impl Fetching {
         let mut swarm = self.inner.swarm();
         if swarm.outcome(&mut self.pursuit, node, outcome, Instant::now()) {
             let name = swarm.name(node).cloned();
-            tracing::error!(node = name.as_ref().map(Name::as_str), "a peer sent wrong bytes again and again; nothing is taken from it any more");
+            tracing::error!(
+                node = name.as_ref().map(Name::as_str),
+                "a peer sent wrong bytes again and again; nothing is taken from it any more"
+            );
         }
     }
 }
@@ -210,7 +215,10 @@ impl Drop for OriginRead {
 
 impl std::fmt::Debug for OriginRead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OriginRead").field("file", &self.file).field("blocks", &self.blocks).finish_non_exhaustive()
+        f.debug_struct("OriginRead")
+            .field("file", &self.file)
+            .field("blocks", &self.blocks)
+            .finish_non_exhaustive()
     }
 }
 

@@ -138,7 +138,8 @@ impl Pool {
                 }));
             }
             if reply.length > 0 {
-                let expected = reply.body_hash.clone().ok_or_else(|| denied("the reply's body has no sum"))?;
+                let expected =
+                    reply.body_hash.clone().ok_or_else(|| denied("the reply's body has no sum"))?;
                 hash = Some((key.body_hash(), expected));
             }
         }
@@ -216,9 +217,8 @@ impl Body {
             return Ok(None);
         }
         let link = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let take_buffer = || {
-            lock(&self.pool.buffers).pop().unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice())
-        };
+        let take_buffer =
+            || lock(&self.pool.buffers).pop().unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
         let buffer = self.buffer.get_or_insert_with(take_buffer);
         let room = usize::try_from(self.missing).unwrap_or(usize::MAX).min(max).min(buffer.len());
         let begun = link.received.take(room);
@@ -237,7 +237,10 @@ impl Body {
             hash.update(buffer.get(..filled).unwrap_or_default());
             if self.missing == 0 && hash.finish() != *expected {
                 self.link = None;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the body is not what its sender sent"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the body is not what its sender sent",
+                ));
             }
         }
         if self.missing == 0 {

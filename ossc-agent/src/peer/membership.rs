@@ -22,6 +22,8 @@ const ROUND: Duration = Duration::from_millis(250);
 const A_ROUND: usize = 8;
 /// A member that has not answered for so long is gone.
 const GONE: Duration = Duration::from_secs(3);
+/// And has let so many questions go unanswered: one may be late on a busy node.
+const FAILURES: u32 = 3;
 /// How long the start waits for the first answers of the seeds.
 const SETTLE: Duration = Duration::from_millis(750);
 /// The least it waits where members are found by gossip: two rounds of it.
@@ -42,11 +44,15 @@ struct Seen {
     heard: Option<Instant>,
     name: Option<super::Name>,
     is_me: bool,
+    /// A question is under way.
+    asking: bool,
+    /// Questions in a row that were not answered.
+    failures: u32,
 }
 
 /// How members are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Discovery {
+pub(super) enum Discovery {
     /// The seeds are all there are.
     List,
     /// The seeds know others; this node is reached at this address.
@@ -69,21 +75,31 @@ pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>, discovery: Discov
     let least = if gossip.is_some() { GOSSIP_SETTLE } else { Duration::ZERO };
     let began = Instant::now();
     let mut seen: HashMap<SocketAddr, Seen> = HashMap::new();
+    let mut asking = JoinSet::new();
     let mut ticks = tokio::time::interval(ROUND);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        let mut members = fixed.members().await;
-        if let Some(gossip) = &mut gossip {
-            members.extend(gossip.members().await);
+        tokio::select! {
+            _ = ticks.tick() => {
+                let mut members = fixed.members().await;
+                if let Some(gossip) = &mut gossip {
+                    members.extend(gossip.members().await);
+                }
+                for member in &members {
+                    seen.entry(*member).or_default();
+                }
+                for (_, gone) in seen.extract_if(|member, _| !members.contains(member)) {
+                    gone.is_lost(&inner);
+                }
+                ask(&inner, &mut seen, &mut asking);
+            }
+            Some(Ok((member, heard))) = asking.join_next() => {
+                if let Some(seen) = seen.get_mut(&member) {
+                    seen.asking = false;
+                    note(&inner, member, seen, heard);
+                }
+            }
         }
-        for member in &members {
-            seen.entry(*member).or_default();
-        }
-        for (_, gone) in seen.extract_if(|member, _| !members.contains(member)) {
-            gone.is_lost(&inner);
-        }
-        round(&inner, &mut seen).await;
         let all_heard = seen.values().all(|seen| seen.is_me || seen.heard.is_some());
         let waited = began.elapsed();
         if inner.settled.get().is_none() && (all_heard && waited >= least || waited >= SETTLE) {
@@ -103,45 +119,47 @@ impl Seen {
     }
 }
 
-/// Asks some members, those first that were not asked for longest.
-async fn round(inner: &Arc<Inner>, seen: &mut HashMap<SocketAddr, Seen>) {
-    let mut turn: Vec<_> = seen.iter().filter(|(_, seen)| !seen.is_me).map(|(at, seen)| (seen.asked, *at)).collect();
+type Heard = (SocketAddr, std::io::Result<News>);
+
+/// Asks some members, those first that were not asked for longest; a slow one does not hold up the others.
+fn ask(inner: &Arc<Inner>, seen: &mut HashMap<SocketAddr, Seen>, asking: &mut JoinSet<Heard>) {
+    let free = seen.iter().filter(|(_, seen)| !seen.is_me && !seen.asking);
+    let mut turn: Vec<_> = free.map(|(at, seen)| (seen.asked, *at)).collect();
     turn.sort_unstable();
     let new = turn.iter().filter(|(asked, _)| asked.is_none()).count();
     turn.truncate(new.max(A_ROUND));
-    let mut asking = JoinSet::new();
     for (_, member) in turn {
         if let Some(seen) = seen.get_mut(&member) {
-            seen.asked = Some(Instant::now());
+            (seen.asked, seen.asking) = (Some(Instant::now()), true);
         }
         let inner = Arc::clone(inner);
         asking.spawn(async move { (member, have(&inner, member).await) });
     }
-    let mut news = false;
-    while let Some(joined) = asking.join_next().await {
-        let Ok((member, heard)) = joined else { continue };
-        let Some(seen) = seen.get_mut(&member) else { continue };
-        match heard {
-            Ok(heard) if heard.name == inner.me => seen.is_me = true,
-            Ok(heard) => {
-                news = true;
-                if seen.heard.is_none() {
-                    tracing::info!(node = %heard.name, address = %member, "peer found");
-                }
-                (seen.heard, seen.name) = (Some(Instant::now()), Some(heard.name.clone()));
-                lock(&inner.addresses).insert(heard.name.clone(), member);
-                inner.swarm().heard(heard, Instant::now());
+}
+
+/// Takes in what a member said, or that it said nothing.
+fn note(inner: &Inner, member: SocketAddr, seen: &mut Seen, heard: std::io::Result<News>) {
+    match heard {
+        Ok(heard) if heard.name == inner.me => seen.is_me = true,
+        Ok(heard) => {
+            if seen.heard.is_none() {
+                tracing::info!(node = %heard.name, address = %member, "peer found");
             }
-            Err(error) => {
-                tracing::debug!(%error, address = %member, "no answer from a peer");
-                if seen.heard.is_some_and(|heard| heard.elapsed() > GONE) {
-                    std::mem::take(seen).is_lost(inner);
-                }
+            (seen.heard, seen.failures, seen.name) = (Some(Instant::now()), 0, Some(heard.name.clone()));
+            lock(&inner.addresses).insert(heard.name.clone(), member);
+            inner.swarm().heard(heard, Instant::now());
+            inner.wake();
+        }
+        Err(error) => {
+            tracing::debug!(%error, address = %member, "no answer from a peer");
+            seen.failures += 1;
+            if seen.failures >= FAILURES && seen.heard.is_some_and(|heard| heard.elapsed() > GONE) {
+                let asked = seen.asked;
+                std::mem::take(seen).is_lost(inner);
+                // It is not new, and waits for its turn.
+                seen.asked = asked;
             }
         }
-    }
-    if news {
-        inner.wake();
     }
 }
 

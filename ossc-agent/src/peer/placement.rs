@@ -87,9 +87,7 @@ mod tests {
 
     fn owners(nodes: &[Candidate], blocks: u32) -> Vec<NodeKey> {
         let object = ObjectId::from_bytes([7; 16]);
-        (0..blocks)
-            .map(|block| nodes[ranks(nodes, object, BlockIndex(block))[0].unwrap()].key)
-            .collect()
+        (0..blocks).map(|block| nodes[ranks(nodes, object, BlockIndex(block))[0].unwrap()].key).collect()
     }
 
     #[test]

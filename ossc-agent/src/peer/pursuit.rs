@@ -155,7 +155,13 @@ impl Swarm {
     }
 
     /// What came of the last `Ask`. True if the node is not asked any more, ever.
-    pub fn outcome(&mut self, pursuit: &mut Pursuit, node: NodeIndex, outcome: &Outcome, now: Instant) -> bool {
+    pub fn outcome(
+        &mut self,
+        pursuit: &mut Pursuit,
+        node: NodeIndex,
+        outcome: &Outcome,
+        now: Instant,
+    ) -> bool {
         let (file, block) = pursuit.at;
         if let Some(entry) = self.nodes.get_mut(node.index()) {
             entry.asked = entry.asked.saturating_sub(1);
@@ -165,7 +171,13 @@ impl Swarm {
             }
         }
         match outcome {
-            Outcome::Got | Outcome::NotYet => {}
+            Outcome::Got => {}
+            // It is being read there: a second reader would only cost the origin, unless it takes too long.
+            Outcome::NotYet => {
+                if now.saturating_duration_since(pursuit.began) < self.settings.patience {
+                    pursuit.tried.retain(|tried| *tried != node);
+                }
+            }
             Outcome::NotHere => {
                 self.lacks(node, (file, block));
                 self.is_not_reading(node, (file, block));
@@ -200,8 +212,8 @@ impl Swarm {
         if let Some(node) = self.nodes.get_mut(node.index()) {
             node.asked += 1;
         }
-        let wait = if role == Role::Owner { self.settings.park } else { Duration::ZERO };
-        Step::Ask { node, role, hop, wait }
+        // Who is not reading it answers at once.
+        Step::Ask { node, role, hop, wait: self.settings.park }
     }
 
     fn can_ask(&self, pursuit: &Pursuit, node: NodeIndex, now: Instant) -> bool {
@@ -209,9 +221,9 @@ impl Swarm {
     }
 
     fn is_crowded(&self, node: NodeIndex) -> bool {
-        self.nodes.get(node.index()).is_some_and(|node| {
-            node.queue > self.settings.long_queue || node.asked >= self.settings.per_peer
-        })
+        self.nodes
+            .get(node.index())
+            .is_some_and(|node| node.queue > self.settings.long_queue || node.asked >= self.settings.per_peer)
     }
 
     /// The less loaded of two random holders.
@@ -232,13 +244,15 @@ impl Swarm {
     ) -> Option<NodeIndex> {
         ranks.into_iter().flatten().filter(|node| self.can_ask(pursuit, *node, now)).find(|node| {
             let heard = self.nodes.get(node.index()).and_then(|node| node.heard);
-            heard.is_none_or(|heard| now.saturating_duration_since(heard) > self.settings.fresh)
+            let fresh = if self.is_settled(now) { self.settings.fresh } else { Duration::ZERO };
+            heard.is_none_or(|heard| now.saturating_duration_since(heard) > fresh)
         })
     }
 
     /// A node does not have what its bitmap said.
     fn lacks(&mut self, node: NodeIndex, (file, block): At) {
-        let have = self.nodes.get_mut(node.index()).and_then(|node| node.have.get_mut(file.index())?.as_mut());
+        let have =
+            self.nodes.get_mut(node.index()).and_then(|node| node.have.get_mut(file.index())?.as_mut());
         if have.is_some_and(|have| have.unset(block))
             && let Some(copies) =
                 self.files.get_mut(file.index()).and_then(|file| file.copies.get_mut(block.0 as usize))

@@ -188,7 +188,12 @@ impl Talk<'_> {
 }
 
 /// Sends bytes of a file, piece by piece, at most as fast as peers may be served.
-async fn send_range(inner: &Arc<Inner>, stream: &mut Stream, file: &File, range: ByteRange) -> io::Result<()> {
+async fn send_range(
+    inner: &Arc<Inner>,
+    stream: &mut Stream,
+    file: &File,
+    range: ByteRange,
+) -> io::Result<()> {
     let mut at = range.start();
     let mut buffer = Vec::new();
     while at < range.end() {

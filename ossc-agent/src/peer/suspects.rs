@@ -79,7 +79,11 @@ impl Inner {
             let Ok(body) = asked.await else { continue };
             let text = String::from_utf8_lossy(&body);
             let lines = text.lines().filter_map(digest);
-            disputed.extend(lines.filter(|(block, crc64)| found.block_crc64(*block) != Some(*crc64)).map(|(block, _)| block));
+            disputed.extend(
+                lines
+                    .filter(|(block, crc64)| found.block_crc64(*block) != Some(*crc64))
+                    .map(|(block, _)| block),
+            );
         }
         disputed
     }

@@ -7,9 +7,12 @@
 //! has it; wait only for a node that is reading the origin at that moment, so that two nodes never wait for each
 //! other; and never let trouble turn into every node reading the whole model.
 
+mod node;
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use self::node::{Node, Shared, count, forget, frontier};
 use super::bitmap::Bitmap;
 use super::health::{Breaker, EscapeBudget};
 use super::id::{Name, ObjectId};
@@ -103,42 +106,6 @@ pub(super) enum Flight {
     Peer,
 }
 
-#[derive(Debug)]
-pub(super) struct Node {
-    pub(super) name: Name,
-    key: NodeKey,
-    weight: f64,
-    started: Instant,
-    pub(super) alive: bool,
-    draining: bool,
-    pub(super) quarantined: bool,
-    strikes: u32,
-    pub(super) breaker: Breaker,
-    /// When its bitmaps were heard.
-    pub(super) heard: Option<Instant>,
-    /// Of each file that both have.
-    pub(super) have: Vec<Option<Bitmap>>,
-    /// Position of the first block it lacks.
-    frontier: u64,
-    /// Requests of ours it has not answered in full.
-    pub(super) asked: u32,
-    /// Its queue as last heard.
-    pub(super) queue: u32,
-}
-
-/// One file that is shared.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) object: ObjectId,
-    pub(super) layout: Layout,
-    /// Bytes of all files before it.
-    start: u64,
-    /// How many live peers have each block.
-    pub(super) copies: Vec<u16>,
-    /// Ranks of each block and the epoch they are of.
-    ranks: Vec<(u32, [Option<NodeIndex>; RANKS])>,
-}
-
 /// A block of a file.
 pub(super) type At = (FileId, BlockIndex);
 
@@ -157,6 +124,8 @@ pub struct Swarm {
     /// Counts changes of the domain.
     epoch: u32,
     checked: Option<Instant>,
+    /// When the domain last changed.
+    changed: Instant,
     in_flight: HashMap<At, Flight>,
     pub(super) origin_in_flight: u32,
     pub(super) peer_in_flight: u32,
@@ -185,8 +154,13 @@ impl Swarm {
             .into_iter()
             .map(|(object, layout)| {
                 let blocks = layout.block_count() as usize;
-                let file =
-                    Shared { object, layout, start, copies: vec![0; blocks], ranks: vec![(0, [None; RANKS]); blocks] };
+                let file = Shared {
+                    object,
+                    layout,
+                    start,
+                    copies: vec![0; blocks],
+                    ranks: vec![(0, [None; RANKS]); blocks],
+                };
                 start += layout.size();
                 file
             })
@@ -203,6 +177,7 @@ impl Swarm {
             candidates: Vec::new(),
             epoch: 0,
             checked: None,
+            changed: now,
             in_flight: HashMap::new(),
             origin_in_flight: 0,
             peer_in_flight: 0,
@@ -403,7 +378,13 @@ impl Swarm {
         if candidates != self.candidates || domain != self.domain {
             (self.domain, self.candidates) = (domain, candidates);
             self.epoch += 1;
+            self.changed = now;
         }
+    }
+
+    /// Whether owners have been the same for so long that everybody knows what their predecessors were reading.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.changed) > self.settings.fresh * 2
     }
 
     /// Who is to read a block, the owner first.
@@ -497,48 +478,4 @@ impl Swarm {
             None => return,
         }
     }
-}
-
-impl Node {
-    /// Whether blocks can come from it.
-    pub(super) fn shares(&self) -> bool {
-        self.alive && !self.quarantined && self.have.iter().any(Option::is_some)
-    }
-
-    /// Whether blocks may be placed on it. This node has no bitmaps of itself here.
-    fn owns(&self) -> bool {
-        let is_me = self.heard.is_none() && self.alive;
-        !self.draining && (is_me || self.shares() && !self.breaker.has_given_up())
-    }
-}
-
-/// Counts copies up and down.
-fn count(copies: &mut [u16], changes: impl Iterator<Item = (BlockIndex, bool)>) {
-    for (block, there) in changes {
-        if let Some(copies) = copies.get_mut(block.0 as usize) {
-            *copies = if there { copies.saturating_add(1) } else { copies.saturating_sub(1) };
-        }
-    }
-}
-
-/// Takes back what a node had.
-fn forget(files: &mut [Shared], node: &mut Node) {
-    for (shared, have) in files.iter_mut().zip(&mut node.have) {
-        if let Some(gone) = have.take() {
-            count(&mut shared.copies, Bitmap::new(shared.layout.block_count()).changes(&gone));
-        }
-    }
-}
-
-/// Position of the first block that is missing in files that the node has.
-fn frontier(files: &[Shared], have: &[Option<Bitmap>]) -> u64 {
-    let mut end = 0;
-    for (file, have) in files.iter().zip(have) {
-        let Some(have) = have else { continue };
-        if let Some(block) = have.first_missing() {
-            return file.start + u64::from(block.0) * file.layout.block_size().bytes();
-        }
-        end = file.start + file.layout.size();
-    }
-    end
 }

@@ -92,7 +92,8 @@ pub(super) fn said(line: &str, cluster: &Name, from: &Name, extra: &[(&str, Stri
 
 /// A whole request head. `extra` are more headers.
 pub(super) fn request(line: &str, cluster: &Name, from: &Name, extra: &[(&str, String)]) -> String {
-    let mut head = format!("{line} HTTP/1.1\r\nhost: {cluster}\r\nx-ossc-cluster: {cluster}\r\nx-ossc-node: {from}\r\n");
+    let mut head =
+        format!("{line} HTTP/1.1\r\nhost: {cluster}\r\nx-ossc-cluster: {cluster}\r\nx-ossc-node: {from}\r\n");
     for (name, value) in extra {
         write!(head, "{name}: {value}\r\n").ok();
     }
@@ -101,7 +102,12 @@ pub(super) fn request(line: &str, cluster: &Name, from: &Name, extra: &[(&str, S
 }
 
 /// The extra headers of a request for a block.
-pub(super) fn block_headers(role: Role, hop: u8, wait: Duration, urgent: bool) -> Vec<(&'static str, String)> {
+pub(super) fn block_headers(
+    role: Role,
+    hop: u8,
+    wait: Duration,
+    urgent: bool,
+) -> Vec<(&'static str, String)> {
     let role = if role == Role::Owner { "owner" } else { "holder" };
     vec![
         ("x-ossc-role", role.to_owned()),
@@ -150,9 +156,14 @@ pub(super) fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Ma
     };
     let (cluster, from) = (name("x-ossc-cluster")?, name("x-ossc-node")?);
     let body = fields.number("content-length")?.unwrap_or(0);
-    let ask = match (method, path.strip_prefix("/v1/").map(|rest| rest.split('/').collect::<Vec<_>>()).as_deref()) {
+    let ask = match (
+        method,
+        path.strip_prefix("/v1/").map(|rest| rest.split('/').collect::<Vec<_>>()).as_deref(),
+    ) {
         ("GET", Some(["have"])) => Ask::Have,
-        ("GET", Some(["o", object, "digests"])) => Ask::Digests(object.parse().map_err(|()| bad("object id"))?),
+        ("GET", Some(["o", object, "digests"])) => {
+            Ask::Digests(object.parse().map_err(|()| bad("object id"))?)
+        }
         ("GET", Some(["o", object, "b", block])) => {
             let question = Question {
                 from: from.clone(),
@@ -198,11 +209,15 @@ pub(super) fn parse_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, Malfor
     };
     let fields = Fields(parsed.headers);
     let name = |header: &'static str| -> Result<Option<Name>, Malformed> {
-        fields.text(header)?.map(|text| text.parse().map_err(|error| bad(format!("{header}: {error}")))).transpose()
+        fields
+            .text(header)?
+            .map(|text| text.parse().map_err(|error| bad(format!("{header}: {error}"))))
+            .transpose()
     };
     let millis = |header| Ok::<_, Malformed>(fields.number(header)?.map(Duration::from_millis));
     let crc64 = fields.text("x-ossc-crc64")?;
-    let weight = fields.text("x-ossc-weight")?.map(|text| text.parse::<f64>().map_err(|_| bad("x-ossc-weight")));
+    let weight =
+        fields.text("x-ossc-weight")?.map(|text| text.parse::<f64>().map_err(|_| bad("x-ossc-weight")));
     Ok(Some((
         Reply {
             status: parsed.code.ok_or_else(|| bad("no status"))?,

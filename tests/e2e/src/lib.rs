@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod content;
 pub mod events;
+pub mod evil;
 pub mod origin;
 pub mod process;
 pub mod python;

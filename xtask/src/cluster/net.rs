@@ -82,8 +82,10 @@ fn shape(namespace: &str, device: &str, speed: u32) -> Result<()> {
     let rate = format!("{speed}mbit");
     // Room for 4 ms of the rate, and never less than some large segments.
     let burst = (u64::from(speed) * 500).max(128 << 10).to_string();
-    let arguments =
-        ["-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst, "latency", "50ms"];
+    let arguments = [
+        "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst,
+        "latency", "50ms",
+    ];
     cmd::quietly(Command::new("tc").args(arguments))
 }
 

@@ -40,7 +40,8 @@ impl Node {
         debug: bool,
         scratch: &Path,
     ) -> Result<Self> {
-        let (model_dir, state_dir) = (scratch.join(format!("node-{number}")), scratch.join(format!("state-{number}")));
+        let (model_dir, state_dir) =
+            (scratch.join(format!("node-{number}")), scratch.join(format!("state-{number}")));
         fs::create_dir(&model_dir)?;
         let profile = if debug { "debug" } else { "release" };
         let agent = cmd::root().join("target").join(profile).join("ossc-agent");

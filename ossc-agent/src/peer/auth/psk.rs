@@ -55,7 +55,9 @@ impl Key {
         let content = Zeroizing::new(std::fs::read(path).map_err(|error| fail(error.to_string()))?);
         let secret = Zeroizing::new(content.trim_ascii().to_vec());
         if secret.len() < MIN_KEY {
-            return Err(fail(format!("a key of at least {MIN_KEY} bytes is needed; `openssl rand -hex 32` makes one")));
+            return Err(fail(format!(
+                "a key of at least {MIN_KEY} bytes is needed; `openssl rand -hex 32` makes one"
+            )));
         }
         let body_key = Zeroizing::new(blake3::derive_key("ossc peers 2026-11 body", &secret));
         Ok(Self { secret, body_key, seen: Mutex::default() })
@@ -235,7 +237,9 @@ mod tests {
         assert!(ours.is_answer("p1", &["200", "crc"], Some(&answer)));
         assert!(!ours.is_answer("p2", &["200", "crc"], Some(&answer)));
         assert!(!ours.is_answer("p1", &["200", "other"], Some(&answer)));
-        assert!(!ours.is_answer("p1", &["200crc"], Some(&answer)) && !ours.is_answer("p1", &["200", "crc"], None));
+        assert!(
+            !ours.is_answer("p1", &["200crc"], Some(&answer)) && !ours.is_answer("p1", &["200", "crc"], None)
+        );
     }
 
     #[test]

@@ -72,7 +72,10 @@ impl Certificates {
                 tracing::info!(certificate = %self.files.certificate.display(), "new certificates are in use");
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "changed certificates cannot be used; the old ones stay");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "changed certificates cannot be used; the old ones stay"
+                );
             }
         }
     }
@@ -133,10 +136,14 @@ fn stamp(files: &TlsFiles) -> Stamp {
 
 fn configs(files: &TlsFiles, cluster: &Name, node: &Name) -> Result<Configs, Error> {
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| Error::Certificate { path: path.to_owned(), source: source.into() })
+        std::fs::read(path)
+            .map_err(|source| Error::Certificate { path: path.to_owned(), source: source.into() })
     };
     let pem = |path: &Path| -> Result<Vec<CertificateDer<'static>>, Error> {
-        let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Certificate { path: path.to_owned(), source };
+        let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::Certificate {
+            path: path.to_owned(),
+            source,
+        };
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
         let found = found.map_err(|error| fail(error.into()))?;
         if found.is_empty() {
@@ -149,9 +156,9 @@ fn configs(files: &TlsFiles, cluster: &Name, node: &Name) -> Result<Configs, Err
         path: files.certificate.clone(),
         source,
     };
-    let own = chain.first().is_some_and(|own| {
-        has_name(own, &cluster_name(cluster)) && has_name(own, &node_name(cluster, node))
-    });
+    let own = chain
+        .first()
+        .is_some_and(|own| has_name(own, &cluster_name(cluster)) && has_name(own, &node_name(cluster, node)));
     if !own {
         return Err(Error::OtherNode {
             path: files.certificate.clone(),
@@ -165,7 +172,9 @@ fn configs(files: &TlsFiles, cluster: &Name, node: &Name) -> Result<Configs, Err
     };
     let mut roots = RootCertStore::empty();
     for root in pem(&files.authority)? {
-        roots.add(root).map_err(|error| Error::Certificate { path: files.authority.clone(), source: error.into() })?;
+        roots
+            .add(root)
+            .map_err(|error| Error::Certificate { path: files.authority.clone(), source: error.into() })?;
     }
     let roots = Arc::new(roots);
     let provider = Arc::new(rustls::crypto::ring::default_provider());

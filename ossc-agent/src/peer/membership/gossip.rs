@@ -36,7 +36,11 @@ pub(super) struct Gossip {
 
 impl Gossip {
     /// Begins to gossip with the seeds. `address` is where others reach this node.
-    pub(super) async fn start(inner: &Arc<Inner>, seeds: Vec<String>, address: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        inner: &Arc<Inner>,
+        seeds: Vec<String>,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let generation = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let config = ChitchatConfig {
@@ -45,7 +49,10 @@ impl Gossip {
             gossip_interval: ROUND,
             listen_addr: address,
             seed_nodes: seeds,
-            failure_detector_config: FailureDetectorConfig { initial_interval: ROUND * 5, ..Default::default() },
+            failure_detector_config: FailureDetectorConfig {
+                initial_interval: ROUND * 5,
+                ..Default::default()
+            },
             marked_for_deletion_grace_period: GRACE,
             catchup_callback: None,
             extra_liveness_predicate: None,
@@ -102,7 +109,8 @@ impl Socket for Post {
         let body = message.serialize_to_vec();
         let headers = [("x-ossc-address", self.address.to_string())];
         tokio::spawn(async move {
-            let send = Send { to, line: "POST /v1/gossip", headers: &headers, body: &body, wait: Duration::ZERO };
+            let send =
+                Send { to, line: "POST /v1/gossip", headers: &headers, body: &body, wait: Duration::ZERO };
             match inner.pool.ask(send).await {
                 Ok((_, body)) => drop(body.whole().await),
                 Err(error) => tracing::debug!(%error, %to, "a gossip message was not delivered"),

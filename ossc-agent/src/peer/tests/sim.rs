@@ -133,7 +133,8 @@ impl Sim {
             setup,
         };
         for node in 0..sim.setup.nodes {
-            let even = sim.setup.spread * u32::try_from(node).unwrap() / u32::try_from(sim.setup.nodes).unwrap();
+            let even =
+                sim.setup.spread * u32::try_from(node).unwrap() / u32::try_from(sim.setup.nodes).unwrap();
             let start = sim.setup.late.filter(|(late, _)| *late == node).map_or(even, |(_, at)| at);
             sim.at(begin + start, Event::Start(node));
         }
@@ -141,7 +142,12 @@ impl Sim {
             sim.at(begin + when, Event::Die(node));
         }
         while let Some(Reverse((when, number))) = sim.events.pop() {
-            assert!(when < begin + END, "the load does not end: {} of {} finished", sim.finished(), sim.nodes.len());
+            assert!(
+                when < begin + END,
+                "the load does not end: {} of {} finished",
+                sim.finished(),
+                sim.nodes.len()
+            );
             sim.now = when;
             let event = sim.what.remove(&number).unwrap();
             sim.happen(event);
@@ -150,7 +156,11 @@ impl Sim {
             }
         }
         for node in sim.nodes.iter().filter(|node| !node.dead) {
-            assert_eq!((node.swarm.origin_in_flight, node.swarm.peer_in_flight), (0, 0), "a place was not given back");
+            assert_eq!(
+                (node.swarm.origin_in_flight, node.swarm.peer_in_flight),
+                (0, 0),
+                "a place was not given back"
+            );
         }
         sim
     }
@@ -166,7 +176,8 @@ impl Sim {
 
     pub(super) fn mean_finish_without(&self, left_out: usize) -> Duration {
         let took = |node: &Node| node.finished.unwrap() - node.started.unwrap();
-        let counted = self.nodes.iter().enumerate().filter(|(number, node)| *number != left_out && !node.dead);
+        let counted =
+            self.nodes.iter().enumerate().filter(|(number, node)| *number != left_out && !node.dead);
         let all: Vec<_> = counted.map(|(_, node)| took(node)).collect();
         all.iter().sum::<Duration>() / u32::try_from(all.len()).unwrap()
     }
@@ -357,7 +368,8 @@ impl Sim {
         self.nodes[at].up = self.nodes[at].up.max(self.now) + self.block_time(at);
         self.nodes[to].down = self.nodes[to].down.max(self.now) + self.block_time(to);
         let of = self.nodes[to].swarm.find(&name(at)).unwrap();
-        let dies = self.setup.deaths.iter().any(|(node, when)| *node == at && self.begin + *when < begin + slower);
+        let dies =
+            self.setup.deaths.iter().any(|(node, when)| *node == at && self.begin + *when < begin + slower);
         let outcome = match self.setup.liar {
             Some(liar) if liar == at => Outcome::Corrupt,
             _ if dies => Outcome::Failed,
