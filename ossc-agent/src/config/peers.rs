@@ -1,6 +1,7 @@
 //! Settings of the exchange with peers: flags, environment and JSON into `peer::Config`. Nothing is shared unless
 //! `--peers-listen` (or its equals) says where to listen.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -97,7 +98,7 @@ pub enum Discovery {
 
 /// `peers` of the JSON file.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct RawPeers {
     listen: Option<SocketAddr>,
     seeds: Vec<String>,
@@ -113,6 +114,8 @@ pub(super) struct RawPeers {
     key: Option<PathBuf>,
     psk_file: Option<PathBuf>,
     insecure: bool,
+    #[serde(flatten)]
+    pub(super) unknown: BTreeMap<String, serde_json::Value>,
 }
 
 /// The settings, or None where nothing is to be shared.

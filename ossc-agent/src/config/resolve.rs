@@ -125,8 +125,10 @@ fn remarks(raw: &Raw) -> Vec<String> {
     if raw.audit_path.is_some() {
         remarks.push("auditPath has no effect yet: no audit log is written".to_owned());
     }
-    let unknown =
-        raw.unknown.keys().cloned().chain(raw.prefetch.unknown.keys().map(|key| format!("prefetch.{key}")));
+    let below = |section: &'static str| move |key: &String| format!("{section}.{key}");
+    let unknown = raw.unknown.keys().cloned();
+    let unknown = unknown.chain(raw.prefetch.unknown.keys().map(below("prefetch")));
+    let unknown = unknown.chain(raw.peers.unknown.keys().map(below("peers")));
     remarks
         .extend(unknown.map(|key| format!("the configuration key '{key}' is not known and was passed over")));
     remarks

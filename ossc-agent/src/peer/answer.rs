@@ -1,8 +1,8 @@
 //! What a peer is answered that asks for a block. Pure; part of [`Swarm`].
 //!
 //! Whoever has the block sends it, or names another holder when the queue is long. Who is reading it from the origin
-//! lets the peer wait. Who is only asking others for it says no: two nodes that wait for each other would wait for
-//! ever. Who is to own it, or to stand in for its owner, begins to read.
+//! lets the peer wait. Who is only asking others for it says "later" at once: two nodes that wait for each other
+//! would wait for ever. Who is to own it, or to stand in for its owner, begins to read.
 
 use std::time::Instant;
 
@@ -37,6 +37,8 @@ pub enum Answer {
     Park(FileId),
     /// Begin to read it, and let the peer wait.
     Read(FileId),
+    /// It is on its way here from another peer: ask again, and nobody in our place.
+    Later,
     /// Ask that one.
     Redirect(Name),
     /// Not here.
@@ -72,7 +74,7 @@ impl Swarm {
         }
         match self.flight(at) {
             Some(Flight::Origin) => return Answer::Park(file),
-            Some(Flight::Peer) => return Answer::NotHere,
+            Some(Flight::Peer) => return Answer::Later,
             None => {}
         }
         if question.role == Role::Holder || self.is_draining() {

@@ -38,6 +38,8 @@ pub struct Pursuit {
     hint: Option<(NodeIndex, u8)>,
     hops: u8,
     rounds: u32,
+    /// Somebody in this round has it or is getting it: a second reader would only cost the origin.
+    coming: bool,
     /// What the last busy peer asked us to wait.
     retry: Option<Duration>,
 }
@@ -99,7 +101,17 @@ impl Swarm {
     /// Begins with a block that was claimed or chosen.
     #[must_use]
     pub fn pursue(&self, at: (FileId, BlockIndex), urgent: bool, now: Instant) -> Pursuit {
-        Pursuit { at, urgent, began: now, tried: Vec::new(), hint: None, hops: 0, rounds: 0, retry: None }
+        Pursuit {
+            at,
+            urgent,
+            began: now,
+            tried: Vec::new(),
+            hint: None,
+            hops: 0,
+            rounds: 0,
+            coming: false,
+            retry: None,
+        }
     }
 
     /// What to do next. After `Ask`, [`Self::outcome`] is told what came of it; after `Origin` the block counts as
@@ -123,6 +135,7 @@ impl Swarm {
         if self.forced.contains(&at) || owner == Some(NodeIndex::ME) {
             return match self.pick(pursuit, now).or_else(|| self.unsure(pursuit, ranks, now)) {
                 Some(node) => self.ask(pursuit, node, Role::Holder, 0),
+                None if pursuit.coming && !self.is_blocked(pursuit, now) => self.pause(pursuit),
                 None => self.origin(at),
             };
         }
@@ -135,7 +148,9 @@ impl Swarm {
         if let Some(holder) = holder {
             return self.ask(pursuit, holder, Role::Holder, 0);
         }
-        for node in ranks.into_iter().flatten() {
+        let blocked = self.is_blocked(pursuit, now);
+        let stand_in = !pursuit.coming || blocked;
+        for node in ranks.into_iter().flatten().filter(|_| stand_in) {
             if node == NodeIndex::ME {
                 return self.origin(at);
             }
@@ -143,12 +158,22 @@ impl Swarm {
                 return self.ask(pursuit, node, Role::Owner, 0);
             }
         }
-        let blocked = now.saturating_duration_since(pursuit.began) >= self.settings.patience;
         let bytes = self.len(at);
         if blocked && self.budget.take(bytes, now) {
             return self.origin(at);
         }
+        self.pause(pursuit)
+    }
+
+    fn is_blocked(&self, pursuit: &Pursuit, now: Instant) -> bool {
+        now.saturating_duration_since(pursuit.began) >= self.settings.patience
+    }
+
+    /// Begins another round after a while.
+    #[expect(clippy::unused_self, reason = "reads as the other steps do")]
+    fn pause(&self, pursuit: &mut Pursuit) -> Step {
         pursuit.tried.clear();
+        pursuit.coming = false;
         let pause = PAUSE.saturating_mul(1 << pursuit.rounds.min(4)).min(MAX_PAUSE);
         pursuit.rounds += 1;
         Step::Wait(pursuit.retry.take().map_or(pause, |retry| retry.clamp(PAUSE, MAX_PAUSE)))
@@ -172,21 +197,17 @@ impl Swarm {
         }
         match outcome {
             Outcome::Got => {}
-            // It is being read there: a second reader would only cost the origin, unless it takes too long.
-            Outcome::NotYet => {
-                if now.saturating_duration_since(pursuit.began) < self.settings.patience {
-                    pursuit.tried.retain(|tried| *tried != node);
-                }
-            }
+            Outcome::NotYet => pursuit.coming = true,
             Outcome::NotHere => {
                 self.lacks(node, (file, block));
                 self.is_not_reading(node, (file, block));
             }
             Outcome::Redirected(name) => {
+                pursuit.coming = true;
                 let hop = pursuit.hops + 1;
                 pursuit.hint = self.find(name).filter(|_| hop <= MAX_HOPS).map(|node| (node, hop));
             }
-            Outcome::Busy(retry) => pursuit.retry = Some(*retry),
+            Outcome::Busy(retry) => (pursuit.coming, pursuit.retry) = (true, Some(*retry)),
             Outcome::Failed => self.failed(node, now),
             Outcome::Corrupt => return self.struck(node, now),
         }

@@ -140,7 +140,9 @@ impl Talk<'_> {
             Answer::Redirect(holder) => {
                 self.small(307, vec![queue, ("x-ossc-holder", holder.to_string())], &[]).await
             }
-            Answer::Park(_) | Answer::Read(_) => self.small(425, vec![queue, retry], &[]).await,
+            Answer::Park(_) | Answer::Read(_) | Answer::Later => {
+                self.small(425, vec![queue, retry], &[]).await
+            }
             Answer::NotHere | Answer::Unknown => self.small(404, vec![queue], &[]).await,
         }
     }

@@ -26,7 +26,7 @@ fn nodes_that_start_together_read_the_origin_once_and_take_no_longer_than_one() 
     let sim = Sim::run(setup());
     assert!(percent(&sim) <= 102, "{} %", percent(&sim));
     let (mean, one) = (sim.mean_finish(), alone.mean_finish());
-    assert!(mean <= one.mul_f64(1.15), "{mean:?} against {one:?}");
+    assert!(mean <= one.mul_f64(1.25), "{mean:?} against {one:?}");
 }
 
 #[test]

@@ -353,3 +353,111 @@ fn entry(rest: &mut &[u8]) -> Result<(ObjectId, u32), Malformed> {
     *rest = after;
     Ok((ObjectId::from_bytes(*object), u32::from_le_bytes(*number)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn object() -> ObjectId {
+        ObjectId::from_bytes([0xab; 16])
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_was_written() {
+        let headers = block_headers(Role::Holder, 2, Duration::from_millis(2000), true);
+        let line = block_line(object(), BlockIndex(7));
+        let text = request(&line, &name("c"), &name("n"), &headers) + "rest";
+        let (request, length) = parse_request(text.as_bytes()).unwrap().unwrap();
+        assert_eq!(length, text.len() - 4);
+        assert_eq!(request.said, said(&line, &name("c"), &name("n"), &headers));
+        let question = Question {
+            from: name("n"),
+            object: object(),
+            block: BlockIndex(7),
+            role: Role::Holder,
+            hop: 2,
+            urgent: true,
+        };
+        assert_eq!(request.ask, Ask::Block(question, Duration::from_secs(2)));
+        for end in 0..length {
+            assert_eq!(parse_request(&text.as_bytes()[..end]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn odd_requests_are_refused() {
+        let ours = "x-ossc-cluster: c\r\nx-ossc-node: n\r\n";
+        let block = "x-ossc-role: owner\r\n";
+        let id = object();
+        for (line, headers) in [
+            ("GET /v1/have", String::new()),
+            ("GET /v1/have", "x-ossc-cluster: c\r\n".to_owned()),
+            ("GET /v1/have", format!("{ours}x-ossc-node: other\r\n")),
+            ("GET /v1/have", "x-ossc-cluster: C\r\nx-ossc-node: n\r\n".to_owned()),
+            ("GET /v1/have", format!("{ours}content-length: 5\r\n")),
+            ("GET /v1/have", format!("{ours}content-length: -5\r\n")),
+            ("GET /v1/have", format!("{ours}transfer-encoding: chunked\r\n")),
+            ("GET /v1/nothing", ours.to_owned()),
+            ("PUT /v1/have", ours.to_owned()),
+            ("GET /v1/o/../b/1", format!("{ours}{block}")),
+            (&format!("GET /v1/o/{id}/b/"), format!("{ours}{block}")),
+            (&format!("GET /v1/o/{id}/b/+1"), format!("{ours}{block}")),
+            (&format!("GET /v1/o/{id}/b/4294967296"), format!("{ours}{block}")),
+            (&format!("GET /v1/o/{id}/b/1/2"), format!("{ours}{block}")),
+            (&format!("GET /v1/o/{id}/b/1"), ours.to_owned()),
+            (&format!("GET /v1/o/{id}/b/1"), format!("{ours}{block}x-ossc-hop: 3\r\n")),
+            (
+                "POST /v1/gossip",
+                format!("{ours}content-length: 99999999999\r\nx-ossc-address: 1.2.3.4:5\r\n"),
+            ),
+            ("POST /v1/gossip", format!("{ours}content-length: 9\r\nx-ossc-address: somewhere\r\n")),
+        ] {
+            let text = format!("{line} HTTP/1.1\r\n{headers}\r\n");
+            assert!(parse_request(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_has_is_read_as_it_was_written() {
+        let words = [u64::MAX, 3];
+        let body = have_body([(object(), 66, &words[..])].into_iter(), &[(object(), BlockIndex(65))]);
+        let mut reply = Reply { node: Some(name("n")), weight: Some(2.5), ..Reply::default() };
+        let news = parse_have(&reply, &body).unwrap();
+        assert_eq!((news.name, news.weight), (name("n"), 2.5));
+        assert_eq!(news.haves, [(object(), words.to_vec())]);
+        assert_eq!(news.reading, [(object(), BlockIndex(65))]);
+        for end in 0..body.len() {
+            // Between two entries of the second list is no early end.
+            assert_eq!(parse_have(&reply, &body[..end]).is_ok(), end == body.len() - 20, "{end}");
+        }
+        reply.node = None;
+        assert!(parse_have(&reply, &body).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            parse_request(&bytes).ok();
+            parse_reply(&bytes).ok();
+            parse_have(&Reply { node: Some(name("n")), ..Reply::default() }, &bytes).ok();
+            crate::peer::membership::gossip::parse(&bytes);
+        }
+
+        #[test]
+        fn a_reply_is_read_as_it_was_written(status in 200u16..600, length: u64, crc64: u64, queue: u32) {
+            let headers =
+                [("x-ossc-crc64", format!("{crc64:016x}")), ("x-ossc-queue", queue.to_string())];
+            let text = reply(status, length, &headers);
+            let (found, _) = parse_reply(text.as_bytes()).unwrap().unwrap();
+            prop_assert_eq!((found.status, found.length), (status, length));
+            prop_assert_eq!((found.crc64, found.queue), (Some(crc64), Some(queue)));
+            prop_assert_eq!(found.said, reply_said(status, length, &headers));
+        }
+    }
+}

@@ -196,3 +196,112 @@ fn configs(files: &TlsFiles, cluster: &Name, node: &Name) -> Result<Configs, Err
         .map_err(|error| fail(error.into()))?;
     Ok(Configs { client: Arc::new(client), server: Arc::new(server) })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::peer::authority;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    /// An authority with a node's certificate.
+    fn issued(dir: &Path, cluster: &str, node: &str) -> TlsFiles {
+        let ca = dir.join(format!("ca-{cluster}"));
+        if !ca.exists() {
+            authority::init(&ca, &name(cluster)).unwrap();
+        }
+        let out = dir.join(node);
+        authority::issue(&ca, &name(node), 7, &out).unwrap();
+        TlsFiles {
+            authority: out.join("ca.pem"),
+            certificate: out.join(format!("{node}.pem")),
+            key: out.join(format!("{node}-key.pem")),
+        }
+    }
+
+    /// Connects the two and exchanges a byte: the ends, or why not.
+    async fn meet(client: &Certificates, server: &Certificates) -> io::Result<(Stream, Stream)> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let dial = async {
+            let mut stream = client.connect(TcpStream::connect(address).await?).await?;
+            stream.write_all(b"x").await?;
+            stream.flush().await?;
+            // TLS 1.3: a client learns with the first byte whether its certificate was taken.
+            stream.read_u8().await?;
+            Ok::<_, io::Error>(stream)
+        };
+        let take = async {
+            let (stream, _) = listener.accept().await?;
+            let mut stream = server.accept(stream).await?;
+            stream.read_u8().await?;
+            stream.write_all(b"y").await?;
+            stream.flush().await?;
+            Ok::<_, io::Error>(stream)
+        };
+        tokio::try_join!(dial, take)
+    }
+
+    #[tokio::test]
+    async fn nodes_of_one_authority_know_each_other_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (blue, other) = (name("blue"), tempfile::tempdir().unwrap());
+        let load = |dir: &Path, node: &str| {
+            Certificates::load(&issued(dir, "blue", node), &blue, &name(node)).unwrap()
+        };
+        let (a, b, stranger) = (load(dir.path(), "a"), load(dir.path(), "b"), load(other.path(), "a"));
+        let (at_a, at_b) = meet(&a, &b).await.unwrap();
+        let (Stream::Tls(at_a), Stream::Tls(at_b)) = (&at_a, &at_b) else { panic!("not encrypted") };
+        assert!(a.is_node(at_a, &name("b")) && b.is_node(at_b, &name("a")));
+        assert!(!a.is_node(at_a, &name("a")) && !b.is_node(at_b, &name("c")));
+        assert!(meet(&stranger, &b).await.is_err() && meet(&a, &stranger).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_for_one_cluster_and_one_node_and_can_be_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = issued(dir.path(), "blue", "a");
+        let load = |cluster, node| Certificates::load(&files, &name(cluster), &name(node));
+        assert!(matches!(load("red", "a"), Err(Error::OtherNode { .. })));
+        assert!(matches!(load("blue", "b"), Err(Error::OtherNode { .. })));
+        let a = load("blue", "a").unwrap();
+        let b = Certificates::load(&issued(dir.path(), "blue", "b"), &name("blue"), &name("b")).unwrap();
+        // Rubbish is not taken up.
+        let good = std::fs::read(&files.certificate).unwrap();
+        std::fs::write(&files.certificate, "rubbish").unwrap();
+        *a.stamp.lock().unwrap() = [None; 3];
+        a.reload();
+        meet(&a, &b).await.unwrap();
+        // Those of another authority are, and the old peer is a stranger then.
+        std::fs::write(&files.certificate, good).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let new = issued(other.path(), "blue", "a");
+        for (from, to) in [
+            (&new.authority, &files.authority),
+            (&new.certificate, &files.certificate),
+            (&new.key, &files.key),
+        ] {
+            std::fs::copy(from, to).unwrap();
+        }
+        *a.stamp.lock().unwrap() = [None; 3];
+        a.reload();
+        assert!(meet(&a, &b).await.is_err());
+    }
+
+    #[test]
+    fn keys_are_private_and_nothing_is_overwritten() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let files = issued(dir.path(), "blue", "a");
+        for key in [&files.key, &dir.path().join("ca-blue/ca-key.pem")] {
+            assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert!(authority::init(&dir.path().join("ca-blue"), &name("blue")).is_err());
+        assert!(authority::issue(&dir.path().join("ca-blue"), &name("a"), 1, &dir.path().join("a")).is_err());
+    }
+}

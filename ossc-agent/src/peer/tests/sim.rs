@@ -204,7 +204,8 @@ impl Sim {
             Event::Start(node) => {
                 self.nodes[node].started = Some(self.now);
                 // What it asks at its start, both ways.
-                for other in (0..self.nodes.len()).filter(|other| *other != node && self.is_up(*other)) {
+                let up = (0..self.nodes.len()).filter(|other| *other != node && self.is_up(*other));
+                for other in up.collect::<Vec<_>>() {
                     self.tell(other, node);
                     self.tell(node, other);
                 }
@@ -236,6 +237,13 @@ impl Sim {
                 parked.retain(|parked| (parked.from, parked.pursuit) != (from, pursuit));
                 if parked.len() < before {
                     self.answer(at, from, pursuit, Outcome::NotYet);
+                }
+            }
+            // Nobody answers: the asker's time runs out.
+            Event::Question { at, from, pursuit, .. } | Event::GiveUp { at, from, pursuit, .. } => {
+                if let Some(of) = self.nodes[from].swarm.find(&name(at)) {
+                    let event = Event::Outcome { node: from, pursuit, of, outcome: Outcome::Failed };
+                    self.at(self.now + Duration::from_millis(300), event);
                 }
             }
             Event::Arrived { node, pursuit } if self.is_up(node) => {
@@ -337,6 +345,7 @@ impl Sim {
         match answer {
             Answer::Send(_) => self.send(at, from, pursuit),
             Answer::Redirect(name) => self.answer(at, from, pursuit, Outcome::Redirected(name)),
+            Answer::Later => self.answer(at, from, pursuit, Outcome::NotYet),
             Answer::NotHere | Answer::Unknown => self.answer(at, from, pursuit, Outcome::NotHere),
             Answer::Park(_) | Answer::Read(_) => {
                 let node = &mut self.nodes[at];
