@@ -6,10 +6,14 @@
 //! errno, and the log once with its cause. The gate decides who is held, the store what is ready; this part only
 //! asks the one and fills the other.
 
+mod crowd;
 mod failure;
 mod from_peers;
 mod inflight;
 mod lanes;
+mod limit;
+mod nics;
+mod patience;
 mod progress;
 mod queue;
 mod rate;
@@ -18,32 +22,43 @@ mod source;
 mod sync;
 mod threads;
 mod transfer;
+mod turns;
 mod worker;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use failure::Failure;
 pub use progress::{Counts, Progress};
 
+use self::crowd::Crowd;
 use self::lanes::Lanes;
+use self::limit::Limit;
+use self::nics::Nics;
+use self::patience::Patience;
 use self::queue::Queue;
 use self::retry::Policy;
 use self::source::Source;
 use self::threads::Threads;
+use self::turns::Turns;
 use self::worker::{Connect, Shared};
-use crate::base::{ByteRange, FileId, Lane};
+use crate::base::{ByteRange, FileId, Lane, Nic};
 use crate::oss;
 use crate::peer::Peers;
 use crate::store::Store;
+use crate::sys;
+
+/// What `sync` is made of.
+mod primitives {
+    pub(super) use std::sync::Mutex;
+    pub(super) use tokio::sync::Notify;
+    pub(super) use tokio::time::sleep_until;
+}
 
 /// Most threads by default: at 100 Gbit/s, 16 move less than 1 GB/s each.
 const MAX_THREADS: u32 = 16;
@@ -56,17 +71,31 @@ const MAX_CONNECTIONS: u32 = 96;
 /// resumed anyway.
 const MAX_EXTENT: u64 = 32 << 20;
 
+/// Tries of one request by default: about 25 s with the waits between them, as patient as a load can be that a
+/// reader waits for.
+const TRIES: u32 = 8;
+/// How long a file that could not be fetched is left alone by default: long enough not to hammer, short enough
+/// that a load goes on by itself after an outage.
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
+
 /// Settings.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Worker threads.
     pub threads: NonZeroU32,
-    /// Connections of each thread.
+    /// Connections of each thread, at most; how many of them work at once depends on what that brings.
     pub connections_per_thread: NonZeroU32,
-    /// Local addresses to connect from, in turn; empty = as the routes say.
-    pub sources: Vec<IpAddr>,
+    /// NICs to connect through; empty = as the routes say.
+    pub sources: Vec<Nic>,
     /// Most bytes of one request, rounded down to blocks but never below one.
     pub max_extent: u64,
+    /// Tries of a request that makes no progress, the first one included; then readers that wait for its bytes
+    /// get an error.
+    pub tries: NonZeroU32,
+    /// How long nothing of a file is fetched ahead of readers after that.
+    pub retry_pause: Duration,
+    /// Most bytes a second of all connections together.
+    pub bandwidth_limit: Option<NonZeroU64>,
 }
 
 impl Default for Config {
@@ -80,6 +109,9 @@ impl Default for Config {
             connections_per_thread: positive(connections),
             sources: Vec::new(),
             max_extent: MAX_EXTENT,
+            tries: positive(TRIES),
+            retry_pause: RETRY_PAUSE,
+            bandwidth_limit: None,
         }
     }
 }
@@ -134,12 +166,10 @@ impl Fetcher {
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
         let sources = config.sources.clone();
-        let turn = AtomicUsize::new(0);
-        let connect: Connect<oss::Connection> = Arc::new(move || {
-            let turn = turn.fetch_add(1, Ordering::Relaxed);
-            client.connection(turn.checked_rem(sources.len()).map(|at| sources[at]))
-        });
-        Self::start_with(config, store, &connect, Policy::default(), peers, events)
+        let connect: Connect<oss::Connection> =
+            Arc::new(move |nic| client.connection(sources.get(nic).cloned()));
+        let retry = Policy { tries: config.tries.get(), rest: config.retry_pause, ..Policy::default() };
+        Self::start_with(config, store, &connect, retry, peers, events)
     }
 
     fn start_with<S: Source + 'static>(
@@ -150,7 +180,8 @@ impl Fetcher {
         peers: Option<Peers>,
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
-        let mut lanes = Lanes::new(config.threads.saturating_mul(config.connections_per_thread));
+        let connections = config.threads.saturating_mul(config.connections_per_thread);
+        let mut lanes = Lanes::new(connections);
         let mut full = VecDeque::new();
         for file in store.files() {
             lanes.add_file(file.layout(), |block| file.ready().is_ready(block));
@@ -158,10 +189,25 @@ impl Fetcher {
                 full.push_back(file.id());
             }
         }
+        // A model that fits is written back by the kernel when the load is over, and takes nothing from it.
+        let to_come = lanes.total_bytes() - lanes.ready_bytes();
+        let early_writeback = sys::file::dirty_room().is_none_or(|room| to_come > room);
         let queue = Queue::new(lanes, full, peers.clone());
-        let turns = store.files().iter().map(|_| Mutex::new(())).collect();
-        let shared =
-            Arc::new(Shared { store, queue, turns, events, retry, peers, max_extent: config.max_extent });
+        let turns = Turns::new(store.files().len(), config.threads.get());
+        let shared = Arc::new(Shared {
+            store,
+            queue,
+            turns,
+            nics: Nics::new(config.sources.len()),
+            patience: Patience::new(retry.still),
+            crowd: Crowd::new(connections.get(), config.threads.get(), Instant::now()),
+            early_writeback,
+            limit: Limit::new(config.bandwidth_limit, Instant::now()),
+            events,
+            retry,
+            peers,
+            max_extent: config.max_extent,
+        });
         let threads =
             Threads::start(&shared, connect, config.threads.get(), config.connections_per_thread.get())?;
         Ok(Self { shared, threads: Arc::new(threads) })

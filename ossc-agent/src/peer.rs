@@ -50,6 +50,7 @@ use self::sends::Sends;
 use self::swarm::Swarm;
 use crate::base::{BlockIndex, FileId};
 use crate::store::Store;
+use crate::sys::privileges;
 
 /// Threads of the server and the membership, at most: at 100 Gbit/s sendfile keeps one or two busy.
 const MAX_THREADS: usize = 4;
@@ -101,6 +102,8 @@ impl Peers {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("ossc-peer")
+            // Keys and certificates that change are read again; all else is open.
+            .on_thread_start(|| privileges::keep_only(privileges::FETCH))
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;

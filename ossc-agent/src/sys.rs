@@ -3,12 +3,16 @@
 #![expect(unsafe_code, reason = "the one place where the agent talks to the kernel without a safe wrapper")]
 
 pub mod command;
+mod error;
 pub mod fanotify;
 pub mod file;
 pub mod lease;
+pub mod privileges;
 pub mod process;
 pub mod rights;
 pub mod shared;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+
+pub use error::Error;

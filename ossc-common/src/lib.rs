@@ -9,7 +9,10 @@ mod access;
 mod limits;
 mod settings;
 
-pub use access::{Inode, KIND_FAULT, KIND_MAP, KIND_OPEN, KIND_READ, Record};
+pub use access::{
+    CHANGE_END, CHANGE_FORK, CHANGE_REMAP, CHANGE_UNMAP, Change, Inode, KIND_FAULT, KIND_MAP, KIND_OPEN,
+    KIND_PAGE_FAULT, KIND_READ, KIND_STALL, Record, Span,
+};
 pub use limits::{
     CGROUPS_MAX, LOSSES, LOST_CHILDREN, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, READERS_MAX, RING_BYTES,
     TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,

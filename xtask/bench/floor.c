@@ -1,14 +1,15 @@
 // The floor of the bench: what this machine gives to recv + pwrite and nothing else.
 //
-// A server thread for each loopback connection sends a tile of memory over and over with sendfile;
-// a client thread for each receives its share of the bytes and writes them to preallocated files.
-// No HTTP, no checksums, no ready map, no gate: nothing that moves bytes from sockets into files can
-// do with less. Prints one JSON object: the time from the first connection to the last byte written,
-// and the CPU time of the client threads alone, which are what a real client is compared with.
+// A client thread for each connection asks the bench's own server, the one the agent loads from, for its share of the
+// bytes, one request for each file it has a part of, and writes them to preallocated files. No checksums, no ready map,
+// no gate, one blocking thread a connection: nothing that moves bytes from sockets into files can do with less. Prints
+// one JSON object: the time from the creation of the files to the last byte written, and the CPU time of the client
+// threads.
 //
-//   floor CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB
+//   floor PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB
 //
-// The files DIRECTORY/floor-N are removed before it ends. Any failure ends it with status 1.
+// The objects are 127.0.0.1:PORT, PREFIX00.bin and so on, of equal size, readable without a signature. The files
+// DIRECTORY/floor-N are removed before it ends. Any failure ends it with status 1.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,20 +20,19 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <sys/resource.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-// As large as the test server's tile, so that both send from equally cold memory.
-#define TILE_BYTES (64L << 20)
+#define MAX_HEAD (16L << 10)
 #define MAX_FILES 64
 #define MAX_CONNECTIONS 256
 
 static long connections, total_bytes, files, file_bytes, buffer_bytes;
-static int tile_fd, listen_fd, file_fds[MAX_FILES];
+static const char *prefix;
+static int file_fds[MAX_FILES];
 static struct sockaddr_in address = {.sin_family = AF_INET};
 static double client_cpu[MAX_CONNECTIONS];
 
@@ -47,52 +47,53 @@ static long smaller(long a, long b) { return a < b ? a : b; }
 static long share_start(long id) { return total_bytes / connections * id; }
 static long share_end(long id) { return id + 1 == connections ? total_bytes : share_start(id + 1); }
 
-static void *serve(void *argument) {
-    int socket_fd = (int)(intptr_t)argument;
-    long id;
-    if (recv(socket_fd, &id, sizeof id, MSG_WAITALL) != sizeof id) fail("floor: recv of the id");
-    for (long at = share_start(id), end = share_end(id); at < end;) {
-        off_t place = at % TILE_BYTES;
-        ssize_t sent = sendfile(socket_fd, tile_fd, &place, smaller(end - at, TILE_BYTES - place));
-        if (sent <= 0) fail("floor: sendfile");
-        at += sent;
-    }
-    close(socket_fd);
-    return NULL;
-}
-
-static void *accept_all(void *argument) {
-    (void)argument;
-    for (long i = 0; i < connections; i++) {
-        int socket_fd = accept(listen_fd, NULL, NULL);
-        if (socket_fd < 0) fail("floor: accept");
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)socket_fd)) fail("floor: thread");
-        pthread_detach(thread);
-    }
-    return NULL;
-}
-
 static double seconds(struct timeval time) { return (double)time.tv_sec + (double)time.tv_usec * 1e-6; }
+
+// Asks for a range of a file's object and takes the reply's head off the stream; returns how many bytes of the body
+// came with it, in `buffer`.
+static long ask(int socket_fd, long file, long from, long until, char *buffer) {
+    char text[512];
+    int length = snprintf(text, sizeof text,
+                          "GET %s%02ld.bin HTTP/1.1\r\nHost: localhost\r\nRange: bytes=%ld-%ld\r\n\r\n", prefix, file,
+                          from, until - 1);
+    if (write(socket_fd, text, (size_t)length) != length) fail("floor: write of the request");
+    long have = 0;
+    for (;;) {
+        ssize_t got = recv(socket_fd, buffer + have, (size_t)(smaller(buffer_bytes, MAX_HEAD) - have), 0);
+        if (got <= 0) fail("floor: recv of the head");
+        have += got;
+        char *end = memmem(buffer, (size_t)have, "\r\n\r\n", 4);
+        if (!end) continue;
+        if (memcmp(buffer, "HTTP/1.1 206 ", 13)) {
+            fprintf(stderr, "floor: the server said %.40s\n", buffer);
+            exit(1);
+        }
+        long head = end + 4 - buffer;
+        memmove(buffer, buffer + head, (size_t)(have - head));
+        return have - head;
+    }
+}
 
 static void *receive(void *argument) {
     long id = (long)(intptr_t)argument;
     int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
     if (socket_fd < 0 || connect(socket_fd, (struct sockaddr *)&address, sizeof address)) fail("floor: connect");
-    if (write(socket_fd, &id, sizeof id) != sizeof id) fail("floor: write of the id");
     char *buffer = malloc((size_t)buffer_bytes);
     if (!buffer) fail("floor: buffer");
     for (long at = share_start(id), end = share_end(id); at < end;) {
-        long file = at / file_bytes;
-        long wanted = smaller(buffer_bytes, smaller(end, (file + 1) * file_bytes) - at);
-        long have = 0;
-        while (have < wanted) {
-            ssize_t got = recv(socket_fd, buffer + have, (size_t)(wanted - have), 0);
-            if (got <= 0) fail("floor: recv");
-            have += got;
+        long file = at / file_bytes, base = file * file_bytes, until = smaller(end, base + file_bytes);
+        long have = ask(socket_fd, file, at - base, until - base, buffer);
+        while (at < until) {
+            long wanted = smaller(buffer_bytes, until - at);
+            while (have < wanted) {
+                ssize_t got = recv(socket_fd, buffer + have, (size_t)(wanted - have), 0);
+                if (got <= 0) fail("floor: recv");
+                have += got;
+            }
+            if (pwrite(file_fds[file], buffer, (size_t)have, at - base) != have) fail("floor: pwrite");
+            at += have;
+            have = 0;
         }
-        if (pwrite(file_fds[file], buffer, (size_t)have, at % file_bytes) != have) fail("floor: pwrite");
-        at += have;
     }
     free(buffer);
     close(socket_fd);
@@ -100,20 +101,6 @@ static void *receive(void *argument) {
     if (getrusage(RUSAGE_THREAD, &usage)) fail("floor: getrusage");
     client_cpu[id] = seconds(usage.ru_utime) + seconds(usage.ru_stime);
     return NULL;
-}
-
-// Not all zero, so that no layer can take a short cut.
-static void make_tile(void) {
-    tile_fd = memfd_create("floor-tile", 0);
-    if (tile_fd < 0 || ftruncate(tile_fd, TILE_BYTES)) fail("floor: tile");
-    uint64_t *words = mmap(NULL, TILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, tile_fd, 0);
-    if (words == MAP_FAILED) fail("floor: mmap of the tile");
-    uint64_t word = 0x9e3779b97f4a7c15u;
-    for (long i = 0; i < TILE_BYTES / 8; i++) {
-        word ^= word << 13, word ^= word >> 7, word ^= word << 17;
-        words[i] = word;
-    }
-    munmap(words, TILE_BYTES);
 }
 
 static void file_path(char path[PATH_MAX], const char *directory, long file) {
@@ -130,15 +117,6 @@ static void make_files(const char *directory) {
     }
 }
 
-static void listen_anywhere(void) {
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    listen_fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (listen_fd < 0 || bind(listen_fd, (struct sockaddr *)&address, length) || listen(listen_fd, MAX_CONNECTIONS) ||
-        getsockname(listen_fd, (struct sockaddr *)&address, &length))
-        fail("floor: listen");
-}
-
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -146,27 +124,27 @@ static double now(void) {
 }
 
 int main(int count, char **values) {
-    if (count != 6) {
-        fprintf(stderr, "usage: floor CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB\n");
+    if (count != 8) {
+        fprintf(stderr, "usage: floor PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB\n");
         return 1;
     }
-    connections = atol(values[1]);
-    total_bytes = atol(values[2]);
-    files = atol(values[3]);
-    buffer_bytes = atol(values[5]) << 10;
-    if (connections < 1 || connections > MAX_CONNECTIONS || files < 1 || files > MAX_FILES || buffer_bytes < 1 ||
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons((uint16_t)atoi(values[1]));
+    prefix = values[2];
+    connections = atol(values[3]);
+    total_bytes = atol(values[4]);
+    files = atol(values[5]);
+    buffer_bytes = atol(values[7]) << 10;
+    if (connections < 1 || connections > MAX_CONNECTIONS || files < 1 || files > MAX_FILES || buffer_bytes < MAX_HEAD ||
         total_bytes < connections || total_bytes % files) {
         fprintf(stderr, "floor: at most %d connections and %d files of equal size\n", MAX_CONNECTIONS, MAX_FILES);
         return 1;
     }
     file_bytes = total_bytes / files;
-    make_tile();
-    make_files(values[4]);
-    listen_anywhere();
 
-    pthread_t acceptor, clients[MAX_CONNECTIONS];
-    if (pthread_create(&acceptor, NULL, accept_all, NULL)) fail("floor: thread");
     double started = now(), cpu = 0;
+    make_files(values[6]);
+    pthread_t clients[MAX_CONNECTIONS];
     for (long id = 0; id < connections; id++)
         if (pthread_create(&clients[id], NULL, receive, (void *)(intptr_t)id)) fail("floor: thread");
     for (long id = 0; id < connections; id++) {
@@ -177,7 +155,7 @@ int main(int count, char **values) {
 
     for (long file = 0; file < files; file++) {
         char path[PATH_MAX];
-        file_path(path, values[4], file);
+        file_path(path, values[6], file);
         close(file_fds[file]);
         unlink(path);
     }

@@ -2,7 +2,7 @@
 //! virtual machine drift by the minute, so contenders take turns, after a warm-up, and the table gives
 //! medians and ratios. Every run starts from files that do not exist and a clean page cache.
 //!
-//! The row: a synthetic model over unshaped loopback, from the start of the agent to its last byte
+//! The rows: a synthetic model over unshaped loopback, from the start of the agent to its last byte
 //! complete and verified. A full run writes docs/bench/README.md; `--quick` only prints, because its
 //! figures are not for comparing.
 
@@ -10,6 +10,8 @@ mod agent;
 mod floor;
 mod machine;
 mod measure;
+mod observed;
+mod reader;
 mod table;
 
 use std::fs;
@@ -29,6 +31,8 @@ use table::{Row, Sample};
 const REPORT: &str = "docs/bench/README.md";
 /// Key prefix of the synthetic objects.
 const PREFIX: &str = "synthetic/";
+/// A slow tail: a request takes about 100 ms (`fetch::rate`), and these a hundred times as long.
+const STALLS: &str = "stall=10000,op=get,probability=0.01,seed=7";
 /// Interleaved rounds of a full run: the median of five stands two disturbed ones.
 const ROUNDS: usize = 5;
 /// Rounds of a quick run.
@@ -79,8 +83,9 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
     let machine = machine::describe(scratch.path())?;
     let rows = rows(workload, rounds, scratch.path());
+    let observed = observed::section(args.quick, scratch.path());
     scratch.close().context("cannot remove the files of the bench")?;
-    let report = report(workload, rounds, &rows?, &machine);
+    let report = report(workload, rounds, &rows?, &machine) + &observed?;
     println!("{report}");
     if !args.quick {
         let path = cmd::root().join(REPORT);
@@ -95,19 +100,28 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
 fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     let floor = Floor::compile()?;
     let objects = (0..workload.files).map(|file| (format!("{PREFIX}{file:02}.bin"), workload.file_bytes));
-    let server = Server::start(&Settings { synthetic: objects.collect(), ..Settings::default() })?;
+    let plain = Settings { synthetic: objects.collect(), public: true, ..Settings::default() };
+    let tls = Settings { tls: Some(scratch.join("ca.pem")), ..plain.clone() };
+    let stalls = Settings { faults: vec![STALLS.to_owned()], ..plain.clone() };
+    // The agent's contenders, each with a server of its own; the first one is the floor's, too.
+    let agents = [
+        ("ossc-agent", Server::start(&plain)?),
+        ("ossc-agent, https", Server::start(&tls)?),
+        ("ossc-agent, one reply in a hundred stands still for 10 s", Server::start(&stalls)?),
+    ];
+    let server = &agents[0].1;
 
     // The contenders: the floor with each buffer size, then the agent.
-    let agent = floor::BUFFERS_KIB.len();
-    let contenders = agent + 1;
+    let floors = floor::BUFFERS_KIB.len();
+    let contenders = floors + agents.len();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contenders];
     for round in 0..=rounds {
         // Each round starts with another one, so that none always comes after the same.
         for contender in (round..round + contenders).map(|turn| turn % contenders) {
-            settle()?;
+            settle(workload.bytes())?;
             let sample = match floor::BUFFERS_KIB.get(contender) {
-                Some(&buffer_kib) => floor.run(workload, buffer_kib, scratch)?,
-                None => agent::run(&server, workload, scratch)?,
+                Some(&buffer_kib) => floor.run(server, workload, buffer_kib, scratch)?,
+                None => agent::run(&agents[contender - floors].1, workload, scratch)?,
             };
             eprintln!("round {round}, contender {contender}: {:.2} s", sample.seconds);
             // The first round is the warm-up.
@@ -117,20 +131,28 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
         }
     }
     let bytes = workload.bytes();
-    let agent = Row::new("ossc-agent".to_owned(), bytes, &samples[agent]);
+    let agents = agents
+        .iter()
+        .zip(samples.get(floors..).unwrap_or_default())
+        .map(|((name, _), samples)| Row::new((*name).to_owned(), bytes, samples));
     // The floor is whichever buffer size does better on this machine.
     let floors = samples
         .iter()
         .zip(floor::BUFFERS_KIB)
         .map(|(samples, kib)| Row::new(format!("recv + pwrite, {kib} KiB buffers (floor)"), bytes, samples));
     let floor = floors.max_by(|a, b| a.throughput.total_cmp(&b.throughput));
-    Ok(floor.into_iter().chain([agent]).collect())
+    Ok(floor.into_iter().chain(agents).collect())
 }
 
-/// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other.
-fn settle() -> Result<()> {
+/// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other. Then
+/// touches as much memory as a run fills: a virtual machine's memory that nobody used for a while is taken from its
+/// host page by page, which costs more than the whole run and hits whoever comes first.
+fn settle(bytes: u64) -> Result<()> {
     cmd::quietly(&mut Command::new("sync"))?;
-    fs::write("/proc/sys/vm/drop_caches", "1").context("cannot drop the page cache")
+    fs::write("/proc/sys/vm/drop_caches", "1").context("cannot drop the page cache")?;
+    let bytes = usize::try_from(bytes + bytes / 2).context("more bytes than memory")?;
+    std::hint::black_box(vec![1_u8; bytes]);
+    Ok(())
 }
 
 fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> String {
@@ -143,8 +165,8 @@ fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> Str
          ## Load over unshaped loopback\n\n\
          {files} files of {} MiB from the local test server over plain HTTP, {connections} connections, to files that do \
          not exist yet, from the start of the process to the last byte complete and verified. The floor is a C program \
-         that receives and writes the same bytes and does nothing else ([floor.c](../../xtask/bench/floor.c)), timed from its first \
-         connection. Client and server share the machine's processors in both cases; CPU time is the client's alone, \
+         that receives and writes the same bytes from the same server and does nothing else \
+         ([floor.c](../../xtask/bench/floor.c)), timed from the creation of its files. Client and server share the machine's processors in both cases; CPU time is the client's alone, \
          for the agent with its start-up.\n\n\
          {}",
         file_bytes >> 20,

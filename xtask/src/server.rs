@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +22,7 @@ const REGION: &str = "cn-local";
 const GREETING: &str = "listening on ";
 
 /// What to serve, and how.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Settings {
     /// A directory whose files are the objects.
     pub(crate) directory: Option<PathBuf>,
@@ -30,6 +30,12 @@ pub(crate) struct Settings {
     pub(crate) synthetic: Vec<(String, u64)>,
     /// Bytes per second over all connections; None is as fast as it goes.
     pub(crate) rate: Option<u64>,
+    /// Whether unsigned requests are answered, too.
+    pub(crate) public: bool,
+    /// Speak TLS, and where the certificate of its authority goes.
+    pub(crate) tls: Option<PathBuf>,
+    /// Fault rules, as the server's command line takes them.
+    pub(crate) faults: Vec<String>,
     /// Where each request is logged.
     pub(crate) log: Option<PathBuf>,
     /// Where it listens; a free port of the loopback network if not said.
@@ -44,6 +50,7 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Server {
     endpoint: String,
+    ca_file: Option<PathBuf>,
     _process: Guarded,
 }
 
@@ -79,6 +86,15 @@ impl Server {
         if let Some(rate) = settings.rate {
             command.args(["--rate", &rate.to_string()]);
         }
+        if let Some(ca_file) = &settings.tls {
+            command.arg("--tls").arg("--ca-file").arg(ca_file);
+        }
+        for fault in &settings.faults {
+            command.args(["--fault", fault]);
+        }
+        if settings.public {
+            command.arg("--public");
+        }
         if let Some(log) = &settings.log {
             command.arg("--log").arg(log);
         }
@@ -89,12 +105,17 @@ impl Server {
         let Some(endpoint) = line.trim().strip_prefix(GREETING) else {
             bail!("the test server did not start; it said {line:?} instead of `{GREETING}...`");
         };
-        Ok(Self { endpoint: endpoint.to_owned(), _process: process })
+        Ok(Self { endpoint: endpoint.to_owned(), ca_file: settings.tls.clone(), _process: process })
     }
 
     /// `http://127.0.0.1:port`.
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The certificate to trust, if it speaks TLS.
+    pub(crate) fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
     }
 
     /// What the agent finds in its environment to load the objects under `prefix`.

@@ -18,7 +18,8 @@ pub(super) fn read() -> Result<Offsets, String> {
     let btf = Btf::from_file_with_backend(VMLINUX, Backend::Mmap)
         .or_else(|_| Btf::from_file(VMLINUX))
         .map_err(|error| format!("cannot read {VMLINUX}: {error}"))?;
-    let at = |structure, member| offset(&btf, structure, member);
+    let at = |structure: &str, member: &str| offset(&btf, structure, member);
+    let folios = folios(&at).unwrap_or_default();
     Ok(Offsets {
         task_pid: at("task_struct", "pid")?,
         task_tgid: at("task_struct", "tgid")?,
@@ -34,6 +35,25 @@ pub(super) fn read() -> Result<Offsets, String> {
         inode_ino: at("inode", "i_ino")?,
         inode_sb: at("inode", "i_sb")?,
         super_block_dev: at("super_block", "s_dev")?,
+        // Without these something is not seen, which `attach` and docs/trace.md tell, but the rest is.
+        inode_marks: at("inode", "i_fsnotify_mask").unwrap_or(0),
+        request_position: at("kiocb", "ki_pos").unwrap_or(0),
+        buffers_count: at("iov_iter", "count").unwrap_or(0),
+        buffers_are_source: at("iov_iter", "data_source").unwrap_or(0),
+        ..folios
+    })
+}
+
+/// What leads to the folios of a file, all of it or nothing.
+fn folios(at: &impl Fn(&str, &str) -> Result<u32, String>) -> Result<Offsets, String> {
+    Ok(Offsets {
+        cache_head: at("address_space", "i_pages")? + at("xarray", "xa_head")?,
+        node_shift: at("xa_node", "shift")?,
+        node_slots: at("xa_node", "slots")?,
+        folio_index: at("folio", "index")?,
+        folio_order: at("folio", "_flags_1")?,
+        folio_mapped: at("folio", "_large_mapcount")?,
+        ..Offsets::default()
     })
 }
 
@@ -83,5 +103,7 @@ mod tests {
     fn the_running_kernel_has_every_member() {
         let offsets = read().unwrap();
         assert_eq!(offsets.task_tgid, offsets.task_pid + 4);
+        assert!(offsets.inode_marks > 0 && offsets.request_position > 0 && offsets.buffers_are_source > 0);
+        assert!(offsets.cache_head > 0 && offsets.folio_mapped > 0);
     }
 }

@@ -30,7 +30,13 @@ pub(super) fn load(config: &Config, offsets: Option<&Offsets>, summary: &mut Sum
     };
     let too_many = || Error::TooManyCgroups { given: cgroups.len(), max: CGROUPS_MAX };
     let filled = u32::try_from(cgroups.len()).ok().filter(|&n| n <= CGROUPS_MAX).ok_or_else(too_many)?;
-    check_pid_namespace(summary);
+    if !is_first_pid_namespace() {
+        summary.missing(
+            "process ids",
+            "the agent runs in a pid namespace of its own; run it in the host's (hostPID, --pid=host)".into(),
+            "which processes are targets, unless all are or a cgroup says so",
+        );
+    }
     // Before Linux 5.11 maps count as locked memory. Where the limit cannot be raised it need not be, or
     // loading fails below and says so.
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
@@ -41,6 +47,7 @@ pub(super) fn load(config: &Config, offsets: Option<&Offsets>, summary: &mut Sum
         everybody,
         cgroups: filled,
         page_shift: page_shift(),
+        stalls: config.stalls.into(),
         // Zeros when they are not known: `attach` leaves out the programs that would use them.
         offsets: offsets.copied().unwrap_or_default(),
     };
@@ -78,20 +85,14 @@ pub(super) fn logger(programs: &mut Ebpf, summary: &mut Summary) -> Option<Logge
         .ok()
 }
 
-/// The programs see the ids of the first pid namespace; in another one ours differ from them.
-fn check_pid_namespace(summary: &mut Summary) {
+/// Whether process ids are here what the programs see: those of the first pid namespace.
+pub(super) fn is_first_pid_namespace() -> bool {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    if namespace.as_os_str() != FIRST_PID_NAMESPACE {
-        summary.missing(
-            "process ids",
-            "the agent runs in a pid namespace of its own; run it in the host's (hostPID, --pid=host)".into(),
-            "which processes are targets, unless all are or a cgroup says so",
-        );
-    }
+    namespace.as_os_str() == FIRST_PID_NAMESPACE
 }
 
 /// log2 of the page size; 12, the smallest any Linux has, if the C library will not say.
-fn page_shift() -> u32 {
+pub(super) fn page_shift() -> u32 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
     size.and_then(u64::checked_ilog2).unwrap_or(12)
 }

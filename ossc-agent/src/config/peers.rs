@@ -2,7 +2,7 @@
 //! `--peers-listen` (or its equals) says where to listen.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::raw::Raw;
 use super::{Environment, Error, Flags};
-use crate::base::Bytes;
+use crate::base::{Bytes, Nic};
 use crate::peer::{Config, Name, Security, TlsFiles};
 
 /// Cluster of nodes that were not told another one.
@@ -123,7 +123,7 @@ pub(super) fn resolve(
     flags: &Flags,
     env: &Environment,
     raw: &Raw,
-    sources: &[IpAddr],
+    sources: &[Nic],
 ) -> Result<Option<Config>, Error> {
     let (flags, raw) = (&flags.peers, &raw.peers);
     let value = |name, value: &str, wanted: &str| Error::Value {

@@ -45,16 +45,17 @@ pub(super) async fn from_peers(
             Next::Body(body) => body,
             Next::Origin(reading) => return FromPeers::Not(Some(reading)),
         };
-        match transfer.receive(&mut body).await {
+        match transfer.receive(&mut body, &shared.limit, None).await {
             Ok(Flow::Continue | Flow::Stop) => {
                 fetching.received(Ok(()));
                 return FromPeers::There;
             }
-            Err(Trouble::Source(fault)) => {
-                tracing::debug!(cause = &*fault.cause, "a peer's block did not come");
+            Err(trouble @ (Trouble::Source(_) | Trouble::Still)) => {
+                tracing::debug!(?trouble, "a peer's block did not come");
+                let cause = if let Trouble::Source(fault) = &trouble { fault.cause.downcast_ref() } else { None };
                 // Whatever else it is, it did not come whole.
                 let broken = BodyError::Transport(std::io::ErrorKind::UnexpectedEof.into());
-                fetching.received(Err(fault.cause.downcast_ref::<BodyError>().unwrap_or(&broken)));
+                fetching.received(Err(cause.unwrap_or(&broken)));
                 transfer.restart_block();
             }
             Err(Trouble::Write(error)) => return FromPeers::Write(error),

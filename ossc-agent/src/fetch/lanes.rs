@@ -6,8 +6,8 @@
 //!   other, so that a mapping means "this file next" and yet never delays a small read. The long line cannot
 //!   starve: every block is fetched once, so what can overtake it is finite.
 //! - Planned: what readers are about to want, as the order last said it, then ranges in the order they were given.
-//! - Background: all the rest, files in order, the whole bandwidth on one file; the next one begins when the
-//!   one before has nothing left to hand out.
+//! - Background: all the rest, files in order, the whole bandwidth on one file, or on as few as `turns` says;
+//!   the next one begins when the one before has nothing left to hand out.
 //!
 //! A block is handed out once, whoever wants it; a failed one becomes missing again, and its file rests: only a
 //! reader's demand fetches from a resting file. Who waits for a block is `inflight`'s business.
@@ -106,8 +106,9 @@ impl Lanes {
         self.background = true;
     }
 
-    /// Hands out the next extent for a connection that moves `reach` bytes in the time an extent should take.
-    pub(super) fn take(&mut self, reach: u64, now: Instant) -> Option<(Extent, Lane)> {
+    /// Hands out the next extent for a connection that moves `reach` bytes in the time an extent should take; if
+    /// it comes from the background, then from the `nth` file that has one to give, or the last one.
+    pub(super) fn take(&mut self, reach: u64, nth: u32, now: Instant) -> Option<(Extent, Lane)> {
         if let Some(demand) = self.take_demand(reach) {
             return Some(demand);
         }
@@ -122,7 +123,7 @@ impl Lanes {
             .or_else(|| {
                 let extent = self
                     .background
-                    .then(|| take_background(&mut self.files, &mut self.background_file, now, max));
+                    .then(|| take_background(&mut self.files, &mut self.background_file, nth, now, max));
                 extent.flatten().map(|extent| (extent, Lane::Background))
             })?;
         self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
@@ -316,18 +317,21 @@ fn take_wanted(
     None
 }
 
-/// The next extent of the first file that has one to give.
+/// The next extent of the `nth` file that has one to give, or of the last one.
 fn take_background(
     files: &mut [FileWork],
     first: &mut usize,
+    nth: u32,
     now: Instant,
     max: impl Fn(&FileWork) -> u32,
 ) -> Option<Extent> {
     while files.get(*first).is_some_and(|work| work.missing() == 0) {
         *first += 1;
     }
-    let (at, work) =
-        files.iter_mut().enumerate().skip(*first).find(|(_, work)| work.missing() > 0 && !work.rests(now))?;
+    let can_give = |(_, work): &(usize, &FileWork)| work.missing() > 0 && !work.rests(now);
+    let able = files.iter().enumerate().skip(*first).filter(can_give);
+    let at = able.map(|(at, _)| at).take(nth as usize + 1).last()?;
+    let work = files.get_mut(at)?;
     let max = max(work);
     let blocks = work.claim_first(max)?;
     Some(Extent { file: FileId(u32::try_from(at).ok()?), blocks })

@@ -48,6 +48,12 @@ pub(super) trait Body {
         None
     }
 
+    /// Waits until `next` has its bytes at once. May be dropped and called again.
+    async fn fill(&mut self, max: usize) -> Result<(), Fault>;
+
+    /// How many bytes of what `fill` waits for have come.
+    fn come(&self) -> usize;
+
     /// The next bytes, at least one and at most `max`; `None` behind the end of the range.
     async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault>;
 }
@@ -65,6 +71,14 @@ impl Body for oss::Body<'_> {
         Self::object_crc64(self)
     }
 
+    async fn fill(&mut self, max: usize) -> Result<(), Fault> {
+        Self::fill(self, max).await.map_err(Fault::from)
+    }
+
+    fn come(&self) -> usize {
+        Self::come(self)
+    }
+
     async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault> {
         Self::next(self, max).await.map_err(Fault::from)
     }
@@ -77,6 +91,14 @@ impl Body for peer::Body {
 
     fn block_crc64(&self) -> Option<u64> {
         Some(Self::block_crc64(self))
+    }
+
+    async fn fill(&mut self, max: usize) -> Result<(), Fault> {
+        Self::fill(self, max).await.map_err(|error| Fault { remedy: Remedy::TryAgain, cause: error.into() })
+    }
+
+    fn come(&self) -> usize {
+        Self::come(self)
     }
 
     async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault> {

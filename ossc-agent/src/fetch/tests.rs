@@ -1,6 +1,8 @@
 //! Queue and workers against a scripted source and a real store.
 
 mod fake;
+mod interleaving;
+mod queue;
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -25,6 +27,9 @@ const HASTY: Policy = Policy {
     pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
     slow_pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
     slow_total: Duration::from_millis(10),
+    rest: RETRY_PAUSE,
+    // A test holds replies for as long as it takes.
+    still: Duration::from_secs(3600),
 };
 
 /// A fetcher over a store in a scratch directory.
@@ -55,7 +60,7 @@ impl Load {
         let (tell, events) = unbounded_channel();
         let connect: Connect<fake::FakeConnection> = {
             let origin = Arc::clone(&origin);
-            Arc::new(move || origin.connect())
+            Arc::new(move |_| origin.connect())
         };
         let fetcher = Fetcher::start_with(&config, Arc::clone(&store), &connect, HASTY, None, tell).unwrap();
         Self { fetcher, store, origin, events, dir: None }

@@ -17,6 +17,7 @@ use super::StartError;
 use super::queue::Queue;
 use super::source::Source;
 use super::worker::{Connect, Connection, Shared};
+use crate::sys::privileges;
 
 /// How far the threads are on their way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +55,8 @@ impl Threads {
             let fail = |source| StartError { number, source };
             let runtime = Builder::new_current_thread().enable_all().build().map_err(fail)?;
             let thread = Thread {
+                number,
+                threads,
                 shared: Arc::clone(shared),
                 connect: Arc::clone(connect),
                 phase: started.phase.subscribe(),
@@ -61,7 +64,10 @@ impl Threads {
             };
             let handle = std::thread::Builder::new()
                 .name(format!("ossc-fetch-{number}"))
-                .spawn(move || thread.run(&runtime, connections))
+                .spawn(move || {
+                    privileges::keep_only(privileges::FETCH);
+                    thread.run(&runtime, connections);
+                })
                 .map_err(fail)?;
             started.with_running(|running| running.handles.push(handle));
         }
@@ -98,6 +104,9 @@ impl Drop for Threads {
 
 /// One thread's share.
 struct Thread<S> {
+    number: u32,
+    /// How many there are.
+    threads: u32,
     shared: Arc<Shared>,
     connect: Connect<S>,
     phase: watch::Receiver<Phase>,
@@ -111,9 +120,11 @@ impl<S: Source + 'static> Thread<S> {
             // In a task of its own, so that it is looked at when a connection ends and not whenever bytes come.
             let supervisor = spawn_local(async move {
                 let mut tasks = JoinSet::new();
-                for _ in 0..connections {
+                for nth in 0..connections {
                     let (shared, connect) = (Arc::clone(&self.shared), Arc::clone(&self.connect));
-                    tasks.spawn_local(Connection::new(shared, connect, self.phase.clone()).run());
+                    // Numbered so that the first ones, which work when few do, are spread over the threads.
+                    let numbers = (nth * self.threads + self.number, self.number);
+                    tasks.spawn_local(Connection::new(shared, connect, numbers, self.phase.clone()).run());
                 }
                 let mut phase = self.phase.clone();
                 let all = async {

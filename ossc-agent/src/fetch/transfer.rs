@@ -3,25 +3,36 @@
 //! What has arrived survives a broken body: the next try asks for the next missing byte, and the checksum of the
 //! block begun goes on. `worker` decides whether there is a next try.
 
-use crc_fast::{CrcAlgorithm, Digest};
-use tokio::sync::Mutex;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
+use crc_fast::{CrcAlgorithm, Digest};
+use tokio::time::timeout;
+
+use super::limit::Limit;
+use super::patience::{Bound, Patience};
 use super::queue::{Flow, Queue};
+use super::rate::Floor;
 use super::source::{Body, Fault, Remedy, Source};
+use super::turns::Turns;
 use crate::base::{BlockIndex, ByteRange, Extent, Layout};
 use crate::peer;
 use crate::store::{self, File};
 
-/// Most bytes taken from a connection at once: enough that system calls do not count, small enough that the
-/// slices of all connections of a thread are still in the processor's cache when they are written and summed.
-/// With 8 connections on two processors, recv + pwrite alone moved 2.7 GB/s in pieces of this size and 1.6 GB/s
-/// in pieces of 1 MiB (the floor of `cargo xtask bench`).
-const SLICE: u64 = 256 << 10;
+/// Most bytes taken from a connection at once: enough that system calls do not count and the page cache takes large
+/// folios, small enough that what was received is still in the processor's cache when it is written and summed
+/// (docs/performance.md has the figures).
+const SLICE: u64 = 512 << 10;
+
+/// Requests in a row that are given up because they stand still, before that counts as a failure.
+const MOST_GIVEN_UP: u32 = 6;
 
 /// Why a try ended early.
 #[derive(Debug)]
 pub(super) enum Trouble {
     Source(Fault),
+    /// The request stands still, or crawls, while others do not.
+    Still,
     Write(store::Error),
 }
 
@@ -39,12 +50,24 @@ struct ShortBody {
     missing: u64,
 }
 
+/// How slow a body may be.
+pub(super) struct Pace<'a> {
+    patience: &'a Patience,
+    bound: Bound,
+    floor: Floor,
+    /// When it was asked for.
+    asked: Instant,
+}
+
+impl Pace<'_> {
+    fn is_crawl(&self, moved: u64, left: u64) -> bool {
+        self.floor.is_crawl(moved, left, self.asked.elapsed())
+    }
+}
+
 pub(super) struct Transfer<'a> {
     file: &'a File,
-    /// Whose turn it is to write to the file. The kernel lets one writer at a time into a file anyway
-    /// (`inode_lock` in `ext4_buffered_write_iter`, `xfs_file_buffered_write`, `btrfs_buffered_write`) and
-    /// lets the others spin; here the thread serves its other connections meanwhile.
-    turn: &'a Mutex<()>,
+    turns: &'a Turns,
     queue: &'a Queue,
     layout: Layout,
     /// Blocks that are not published yet.
@@ -54,20 +77,29 @@ pub(super) struct Transfer<'a> {
     end: u64,
     /// Of the first block of `left`, up to `position`.
     digest: Digest,
+    /// How long pieces have waited for their turns.
+    waited: Duration,
+    /// Requests given up since a piece came last, because they stood still.
+    given_up: u32,
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(file: &'a File, turn: &'a Mutex<()>, queue: &'a Queue, extent: Extent) -> Self {
+    pub(super) fn new(file: &'a File, turns: &'a Turns, queue: &'a Queue, extent: Extent) -> Self {
         let layout = file.layout();
         let range = layout.range_of_blocks(extent.blocks.clone());
         let digest = Digest::new(CrcAlgorithm::Crc64Xz);
-        Self { file, turn, queue, layout, left: extent, position: range.start(), end: range.end(), digest }
-    }
-
-    /// Fetches what is left. Ok with `Stop` when the file or the whole load is given up meanwhile.
-    pub(super) async fn attempt(&mut self, source: &mut impl Source) -> Result<Flow, Trouble> {
-        let mut body = source.get(self.file.object(), self.left_range()).await?;
-        self.receive(&mut body).await
+        Self {
+            file,
+            turns,
+            queue,
+            layout,
+            left: extent,
+            position: range.start(),
+            end: range.end(),
+            digest,
+            waited: Duration::ZERO,
+            given_up: 0,
+        }
     }
 
     /// Begins the first block that is left again: what came of it is not to be mixed with what another one sends.
@@ -76,21 +108,62 @@ impl<'a> Transfer<'a> {
         self.digest.reset();
     }
 
-    /// Takes a body that begins at the next byte.
-    pub(super) async fn receive(&mut self, body: &mut impl Body) -> Result<Flow, Trouble> {
+    /// Fetches what is left. Ok with `Stop` when the file or the whole load is given up meanwhile. `fresh`: the
+    /// source has yet to be connected.
+    pub(super) async fn attempt(
+        &mut self,
+        source: &mut impl Source,
+        (patience, limit): (&Patience, &Limit),
+        fresh: bool,
+        floor: Floor,
+    ) -> Result<Flow, Trouble> {
+        let asked = Instant::now();
+        let bound = patience.bound(self.given_up, fresh);
+        let mut body = {
+            let mut watch = patience.watch(bound);
+            let mut reply = pin!(source.get(self.file.object(), self.left_range()));
+            loop {
+                match timeout(bound.wait, &mut reply).await {
+                    Ok(reply) => break reply?,
+                    Err(_) if watch.is_still(false) => return Err(Trouble::Still),
+                    Err(_) => {}
+                }
+            }
+        };
+        if !fresh {
+            patience.answered(asked.elapsed());
+        }
+        let pace = Pace { patience, bound: patience.bound(self.given_up, true), floor, asked };
+        self.receive(&mut body, limit, Some(pace)).await
+    }
+
+    /// Takes a body that begins at the next byte. With no `pace` the body knows itself how long it may stand still.
+    pub(super) async fn receive(
+        &mut self,
+        body: &mut impl Body,
+        limit: &Limit,
+        pace: Option<Pace<'_>>,
+    ) -> Result<Flow, Trouble> {
+        let from = self.position;
         if let Some(crc64) = body.object_crc64() {
             self.file.note_crc64(crc64);
         }
         let body_crc = body.block_crc64();
         while self.position < self.end {
             let wanted = self.end - self.position;
-            let max = usize::try_from(wanted.min(SLICE)).unwrap_or(usize::MAX);
+            // Pieces end where the next one is aligned in the file, so that the page cache can use large folios.
+            let max = usize::try_from(wanted.min(SLICE - self.position % SLICE)).unwrap_or(usize::MAX);
+            limit.take(max as u64).await;
+            match &pace {
+                Some(pace) => self.fill(body, max, from, pace).await?,
+                None => body.fill(max).await?,
+            }
             let Some(bytes) = body.next(max).await? else {
                 let cause = ShortBody { at: self.position, missing: wanted }.into();
                 return Err(Fault { remedy: Remedy::TryAgain, cause }.into());
             };
             {
-                let _turn = self.turn.lock().await;
+                let _turn = self.turns.of(self.left.file, &mut self.waited).await;
                 self.file.write_at(self.position, bytes).map_err(Trouble::Write)?;
             }
             if let Some(promised) = body_crc
@@ -102,8 +175,35 @@ impl<'a> Transfer<'a> {
             if self.accept(bytes) == Flow::Stop {
                 return Ok(Flow::Stop);
             }
+            let Some(pace) = &pace else { continue };
+            pace.patience.moved();
+            self.given_up = 0;
+            if self.position < self.end && pace.is_crawl(self.position - from, self.end - self.position) {
+                return Err(Trouble::Still);
+            }
         }
         Ok(Flow::Continue)
+    }
+
+    /// Waits for the next bytes of a body that began at `from`, as long as is reasonable.
+    async fn fill(
+        &self,
+        body: &mut impl Body,
+        max: usize,
+        from: u64,
+        pace: &Pace<'_>,
+    ) -> Result<(), Trouble> {
+        let (mut watch, mut come) = (pace.patience.watch(pace.bound), 0);
+        loop {
+            if let Ok(filled) = timeout(pace.bound.wait, body.fill(max)).await {
+                return Ok(filled?);
+            }
+            let before = std::mem::replace(&mut come, body.come());
+            let moved = self.position - from + come as u64;
+            if watch.is_still(come > before) || pace.is_crawl(moved, self.end - from - moved) {
+                return Err(Trouble::Still);
+            }
+        }
     }
 
     /// The checksum of the block that these bytes complete, if it is not the promised one.
@@ -147,6 +247,17 @@ impl<'a> Transfer<'a> {
     /// The next byte to come.
     pub(super) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// The request was given up because it stood still. False after so often that this is no slow reply any more.
+    pub(super) fn give_up(&mut self) -> bool {
+        self.given_up += 1;
+        self.given_up < MOST_GIVEN_UP
+    }
+
+    /// How long pieces have waited for their turns since this was asked last.
+    pub(super) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
     }
 
     /// Bytes still to come.

@@ -8,18 +8,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use super::Event;
+use super::crowd::Crowd;
 use super::failure::{Cause, Failure, chain};
 use super::from_peers::{FromPeers, from_peers};
+use super::limit::Limit;
+use super::nics::Nics;
+use super::patience::Patience;
 use super::queue::{Queue, Work};
-use super::rate::Rate;
+use super::rate::{Floor, Rate};
 use super::retry::{Policy, Retry};
 use super::source::{Body as _, Fault, Remedy, Source};
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
+use super::turns::Turns;
 use crate::base::{ByteRange, Extent, FileId, Lane};
 use crate::peer::Peers;
 use crate::store::{File, Sealed, Store};
@@ -31,8 +36,13 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) queue: Queue,
-    /// For each file, whose turn it is to write to it.
-    pub(super) turns: Vec<Mutex<()>>,
+    pub(super) turns: Turns,
+    pub(super) nics: Nics,
+    pub(super) patience: Patience,
+    pub(super) crowd: Crowd,
+    pub(super) limit: Limit,
+    /// Whether the disk has to begin early, lest the kernel hold up the load (`sys::file::dirty_room`).
+    pub(super) early_writeback: bool,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) retry: Policy,
     pub(super) peers: Option<Peers>,
@@ -40,28 +50,67 @@ pub(super) struct Shared {
     pub(super) max_extent: u64,
 }
 
-/// Makes connections; each call may use the next network interface.
-pub(super) type Connect<S> = Arc<dyn Fn() -> S + Send + Sync>;
+/// Makes connections through the NIC of this number.
+pub(super) type Connect<S> = Arc<dyn Fn(usize) -> S + Send + Sync>;
+
+/// A request that moved nothing again and again, on one connection after the other.
+#[derive(Debug, thiserror::Error)]
+#[error("no bytes come, on one connection after the other")]
+struct StoodStill;
 
 /// One connection's task.
 pub(super) struct Connection<S> {
     shared: Arc<Shared>,
     source: S,
     connect: Connect<S>,
+    /// Which NIC the source goes through.
+    nic: usize,
+    /// Nothing has come from the source yet: it may have to connect first.
+    fresh: bool,
+    /// Its number, from 0, and that of its thread.
+    number: u32,
+    thread: u32,
     rate: Rate,
     phase: watch::Receiver<Phase>,
 }
 
 impl<S: Source> Connection<S> {
-    pub(super) fn new(shared: Arc<Shared>, connect: Connect<S>, phase: watch::Receiver<Phase>) -> Self {
-        Self { shared, source: connect(), connect, rate: Rate::default(), phase }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        connect: Connect<S>,
+        (number, thread): (u32, u32),
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        let nic = shared.nics.join();
+        Self {
+            source: connect(nic),
+            shared,
+            connect,
+            nic,
+            fresh: true,
+            number,
+            thread,
+            rate: Rate::default(),
+            phase,
+        }
     }
 
     /// Works until there is nothing more, ever.
     pub(super) async fn run(mut self) {
         loop {
+            // Among peers, how many read the origin is theirs to say; the others are to ask peers.
+            if self.shared.peers.is_none() {
+                tokio::select! {
+                    biased;
+                    () = self.shared.crowd.admitted(self.number) => {}
+                    // To be told to stop.
+                    _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+                }
+            }
             let reach = self.rate.reach().min(self.shared.max_extent);
-            match self.shared.queue.next(reach).await {
+            // Connections of a thread write to the same file, since they never write at the same time.
+            let nth = || self.thread % self.shared.turns.width();
+            match self.shared.queue.next(reach, nth).await {
                 Work::Fetch(extent, lane) => self.fetch(extent, lane).await,
                 Work::Seal(file) => self.seal(file).await,
                 Work::Stop => return,
@@ -74,26 +123,58 @@ impl<S: Source> Connection<S> {
         let shared = Arc::clone(&self.shared);
         let Some(file) = shared.store.file(extent.file) else { return };
         let range = file.layout().range_of_blocks(extent.blocks.clone());
-        let Some(turn) = shared.turns.get(extent.file.index()) else { return };
-        let mut transfer = Transfer::new(file, turn, &shared.queue, extent);
+        let mut transfer = Transfer::new(file, &shared.turns, &shared.queue, extent);
         // Held while the origin is read: peers may wait for these blocks as long as it is.
         let _reading = match from_peers(&shared, &mut transfer, lane, &mut self.phase).await {
             FromPeers::Not(reading) => reading,
-            FromPeers::There => return file.start_writeback(range),
-            FromPeers::Ended => return,
+            FromPeers::There if shared.early_writeback => return file.start_writeback(range),
+            FromPeers::There | FromPeers::Ended => return,
             FromPeers::Write(error) => {
                 let cause = |key, range| Cause::Write { key, range, source: error.into() };
                 return shared.extent_lost(file, &transfer, cause);
             }
         };
+        let nic = shared.nics.between(self.nic, Instant::now());
+        if nic != self.nic {
+            self.connect(nic);
+            self.rate = Rate::default();
+        }
         let mut retry = Retry::new(shared.retry);
         loop {
             let (began, from, blocks) = (Instant::now(), transfer.position(), transfer.left().blocks.len());
-            let result = transfer.attempt(&mut self.source).await;
-            self.rate.record(transfer.position() - from, began.elapsed());
+            let floor = Floor::below(shared.nics.best_reach());
+            let result = transfer
+                .attempt(&mut self.source, (&shared.patience, &shared.limit), self.fresh, floor)
+                .await;
+            let took = began.elapsed();
+            let bytes = transfer.position() - from;
+            self.rate.record(bytes, took);
+            shared.crowd.arrived(bytes, shared.patience.typical(), Instant::now());
+            shared.turns.record(took, transfer.take_waited());
+            self.fresh &= transfer.position() == from;
+            if result.is_ok() && shared.nics.worked(self.nic, self.rate.reach()) {
+                tracing::info!(nic = self.nic, "a NIC works again");
+            }
             let fault = match result {
-                Ok(_) => return file.start_writeback(range),
+                Ok(_) => {
+                    if shared.early_writeback {
+                        file.start_writeback(range);
+                    }
+                    return;
+                }
                 Err(Trouble::Source(fault)) => fault,
+                Err(Trouble::Still) if transfer.give_up() => {
+                    tracing::debug!(
+                        object = file.object().key,
+                        range = %transfer.stuck_at(),
+                        nic = self.nic,
+                        "request stands still; asking for the rest anew"
+                    );
+                    self.leave_nic();
+                    shared.queue.retried(false);
+                    continue;
+                }
+                Err(Trouble::Still) => Fault { remedy: Remedy::TryAgain, cause: StoodStill.into() },
                 Err(Trouble::Write(error)) => {
                     let cause = |key, range| Cause::Write { key, range, source: error.into() };
                     return shared.extent_lost(file, &transfer, cause);
@@ -104,7 +185,10 @@ impl<S: Source> Connection<S> {
             }
             let wait = match fault.remedy {
                 Remedy::TryAgain => retry.after_failure(fastrand::f64()),
-                Remedy::SlowDown => retry.after_slow_down(fastrand::f64()),
+                Remedy::SlowDown => {
+                    shared.crowd.slow_down(Instant::now());
+                    retry.after_slow_down(fastrand::f64())
+                }
                 Remedy::GiveUp => None,
                 Remedy::GiveUpFile => {
                     let object = file.object();
@@ -122,6 +206,24 @@ impl<S: Source> Connection<S> {
         }
     }
 
+    /// Goes on with a new connection, after one that failed or stood still; through another NIC if there is one.
+    fn leave_nic(&mut self) {
+        let nics = &self.shared.nics;
+        if nics.failed(self.nic, Instant::now()) {
+            tracing::warn!(nic = self.nic, "a NIC does not answer; its connections move to the others");
+        }
+        let nic = nics.after_failure(self.nic);
+        if nic != self.nic {
+            self.rate = Rate::default();
+        }
+        self.connect(nic);
+    }
+
+    fn connect(&mut self, nic: usize) {
+        self.source = (self.connect)(nic);
+        (self.nic, self.fresh) = (nic, true);
+    }
+
     /// Waits before the next try. False if the load is being shut down.
     async fn pause(&mut self, file: &File, transfer: &Transfer<'_>, fault: &Fault, wait: Duration) -> bool {
         tracing::debug!(
@@ -132,7 +234,7 @@ impl<S: Source> Connection<S> {
             "request is tried again"
         );
         if fault.remedy == Remedy::TryAgain {
-            self.source = (self.connect)();
+            self.leave_nic();
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -182,7 +284,7 @@ impl<S: Source> Connection<S> {
                 });
                 return false;
             };
-            self.source = (self.connect)();
+            self.leave_nic();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => return false,
@@ -256,7 +358,7 @@ impl Shared {
     ) {
         let failure = Failure::new(cause(file.object().key.clone(), transfer.stuck_at()));
         // Each reader that asks tries again; that it fails as before is no news.
-        if self.queue.extent_lost(transfer.left(), &failure) {
+        if self.queue.extent_lost(transfer.left(), &failure, self.retry.rest) {
             tracing::error!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");
         } else {
             tracing::debug!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");

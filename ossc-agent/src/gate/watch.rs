@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,8 @@ pub(super) struct Watcher<D, O> {
     stopping: bool,
     /// The thread ends once the kernel's queue is empty.
     quitting: bool,
+    /// The thread ends now and whoever it holds stays held; dropped when it has.
+    leaving: Option<Sender<()>>,
     /// The thread listens to the kernel no more.
     deaf: bool,
     /// Our own thread group, whose events pass: a wait of ours for ourselves would never end.
@@ -98,6 +100,7 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
             begun: false,
             stopping: false,
             quitting: false,
+            leaving: None,
             deaf: false,
             own_pid: std::process::id(),
         }
@@ -109,6 +112,9 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
         let mut last_event = Instant::now();
         loop {
             self.take_mail();
+            if self.leaving.is_some() {
+                return;
+            }
             if self.take_events(&mut buffer) {
                 last_event = Instant::now();
             } else if self.quitting {
@@ -145,7 +151,9 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
     }
 
     fn take_mail(&mut self) {
-        while let Ok(message) = self.messages.try_recv() {
+        while self.leaving.is_none()
+            && let Ok(message) = self.messages.try_recv()
+        {
             match message {
                 Message::Watch(file) => {
                     self.files.insert(file.inode(), Watched::Guarded { file, told: false });
@@ -168,6 +176,8 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
                     self.held.settle();
                     drop(answered);
                 }
+                Message::Spare => self.held.spare(),
+                Message::Leave(left) => self.leaving = Some(left),
                 Message::Quit => self.quitting = true,
             }
         }

@@ -1,6 +1,6 @@
 //! One kept-alive HTTP/1.1 connection for ranged GETs: the hot path. A fetch worker owns several of these and
 //! uses each for one range after another. The request head is written and the reply head parsed here, without
-//! an HTTP library between, so that the body can go from the socket into one reusable buffer (`body`).
+//! an HTTP library between, so that the body can go from the socket into a reusable buffer (`body`).
 //! `get` is one try; only faults that it can mend itself are tried again, each once: a kept-alive connection
 //! that the server closed meanwhile, a clock that is off, keys that ran out. After any other failure the
 //! connection is closed and the next `get` opens a new one.
@@ -8,7 +8,6 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,33 +26,26 @@ use super::error::Error;
 use super::http::AGENT;
 use super::reply::{self, ReplyHead};
 use super::{metadata, sign};
-use crate::base::{ByteRange, ETag, Object};
+use crate::base::{ByteRange, ETag, Nic, Object};
 
-/// Size of the body buffer, bytes: the most that a caller can have at once. What is never asked for in one piece
-/// is never touched and takes no memory.
-const BODY_BUFFER: usize = 1 << 20;
 /// Longest reply head, bytes. OSS's are under 1 KiB, plus at most 8 KiB of user metadata
 /// (help.aliyun.com "object metadata").
 const MAX_HEAD: usize = 16 << 10;
 /// Longest error document that is read, bytes; OSS's are about 1 KiB.
 const MAX_ERROR_BODY: u64 = 64 << 10;
-/// Time to the end of the reply's head (py SDK v2 `defaults.py`: read timeout 20 s).
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a signature is used again. OSS takes one for 15 minutes (`RequestTimeTooSkewed`).
 const SIGNATURE_LIFE: Duration = Duration::from_secs(5 * 60);
 
 /// One HTTP/1.1 connection, owned by one task.
 pub struct Connection {
-    shared: Arc<Shared>,
-    source: Option<IpAddr>,
+    pub(super) shared: Arc<Shared>,
+    source: Option<Nic>,
     /// The open connection between two requests; taken while one is under way.
     idle: Option<Stream>,
     /// Request head of the last object, up to the `Range` header.
     prepared: Option<Prepared>,
-    /// Where reply heads are received.
-    head: Box<[u8]>,
-    /// Where bodies are received.
-    pub(super) buffer: Box<[u8]>,
+    /// Where reply heads are received, each with what comes along of its body.
+    pub(super) head: Box<[u8]>,
 }
 
 /// A signed request head for one version of an object, good for any range of it.
@@ -84,15 +76,8 @@ enum Broken {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, source: Option<IpAddr>) -> Self {
-        Self {
-            shared,
-            source,
-            idle: None,
-            prepared: None,
-            head: vec![0; MAX_HEAD].into_boxed_slice(),
-            buffer: vec![0; BODY_BUFFER].into_boxed_slice(),
-        }
+    pub(super) fn new(shared: Arc<Shared>, source: Option<Nic>) -> Self {
+        Self { shared, source, idle: None, prepared: None, head: vec![0; MAX_HEAD].into_boxed_slice() }
     }
 
     /// Asks for `range` of `object` at its listed version. Resolves when the head is checked: status 206, right
@@ -110,10 +95,27 @@ impl Connection {
                 Ok(reply) => return Ok(self.body(target, reply, range)),
                 Err(error) => {
                     if !repair.mend(&self.shared, &error).await {
-                        return Err(error);
+                        return Err(self.explained(object, error).await);
                     }
                 }
             }
+        }
+    }
+
+    /// A refusal of `If-Match` does not say what is there now; a HEAD does, so that the message can name both
+    /// versions. Where it cannot be had, the refusal itself has to do.
+    async fn explained(&self, object: &Object, error: Error) -> Error {
+        if error.service().is_none_or(|service| service.status != 412) {
+            return error;
+        }
+        let now = self.shared.head(&object.key).await;
+        match now {
+            Ok(now) if now.etag != object.etag => Error::Changed {
+                target: self.shared.target(&object.key),
+                expected: object.etag.to_string(),
+                found: now.etag.to_string(),
+            },
+            _ => error,
         }
     }
 
@@ -163,10 +165,11 @@ impl Connection {
 
     /// Sends the request and receives the reply's head, on the connection at hand or else a new one.
     async fn exchange(&mut self, target: &str, request: &str) -> Result<Reply, Error> {
+        let patience = self.shared.request_timeout;
         if let Some(mut stream) = self.idle.take()
             && is_quiet(&mut stream).await
         {
-            match converse(&mut stream, request, &mut self.head).await {
+            match converse(&mut stream, request, &mut self.head, patience).await {
                 Ok((head, begun)) => return Ok(Reply { stream, head, begun }),
                 Err(Broken::BeforeReply(error)) if error.kind() != io::ErrorKind::TimedOut => {
                     tracing::debug!(%error, target, "kept-alive connection was closed; connecting again");
@@ -178,11 +181,12 @@ impl Connection {
         let mut stream = self
             .shared
             .dialer
-            .connect(to, self.source)
+            .connect(to, self.source.as_ref())
             .await
             .map_err(|error| Error::transport(target, "connecting", error))?;
-        let (head, begun) =
-            converse(&mut stream, request, &mut self.head).await.map_err(|broken| broken.error(target))?;
+        let (head, begun) = converse(&mut stream, request, &mut self.head, patience)
+            .await
+            .map_err(|broken| broken.error(target))?;
         Ok(Reply { stream, head, begun })
     }
 
@@ -192,19 +196,14 @@ impl Connection {
         let length = reply.head.error_body_length().unwrap_or(0).min(MAX_ERROR_BODY);
         let missing = length.saturating_sub(body.len() as u64);
         let mut rest = (&mut reply.stream).take(missing);
-        if let Err(error) = within(HEAD_TIMEOUT, rest.read_to_end(&mut body)).await {
+        if let Err(error) = within(self.shared.request_timeout, rest.read_to_end(&mut body)).await {
             tracing::debug!(%error, "the body of an error reply is incomplete");
         }
         body
     }
 
     fn body(&mut self, target: String, reply: Reply, range: ByteRange) -> Body<'_> {
-        let begun = self.head.get(reply.begun).unwrap_or_default();
-        let received = begun.len();
-        if let Some(start) = self.buffer.get_mut(..received) {
-            start.copy_from_slice(begun);
-        }
-        Body::new(self, target, reply.stream, &reply.head, received, range.len())
+        Body::new(self, target, reply.stream, &reply.head, reply.begun, range.len())
     }
 
     /// Takes the connection back after a body was received to its end.
@@ -294,19 +293,21 @@ async fn is_quiet(stream: &mut Stream) -> bool {
     .await
 }
 
-/// Sends a request and receives a reply's head into `buffer`. The range says where in it the body begins.
+/// Sends a request and receives a reply's head into `buffer`, all within `patience`. The range says where in it the body begins.
 async fn converse(
     stream: &mut Stream,
     request: &str,
     buffer: &mut [u8],
+    patience: Duration,
 ) -> Result<(ReplyHead, Range<usize>), Broken> {
     let mut filled = 0;
     let work = async {
+        stream.wake_at_once()?;
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
         receive_head(stream, buffer, &mut filled).await
     };
-    let result = within(HEAD_TIMEOUT, work).await;
+    let result = within(patience, work).await;
     result.map_err(|error| if filled == 0 { Broken::BeforeReply(error) } else { Broken::Reply(error) })
 }
 

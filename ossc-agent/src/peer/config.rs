@@ -1,10 +1,11 @@
 //! Settings of the exchange; `config` fills them in from flags, environment and file.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::id::Name;
+use crate::base::Nic;
 
 /// Everything the exchange needs to know, checked.
 #[derive(Debug, Clone)]
@@ -27,8 +28,8 @@ pub struct Config {
     pub serve_rate: Option<u64>,
     /// How long a node that was told to end when it is complete still serves the others.
     pub linger: Duration,
-    /// Local addresses to connect from, in turn.
-    pub sources: Vec<IpAddr>,
+    /// NICs to connect through, in turn.
+    pub sources: Vec<Nic>,
     /// How peers know each other.
     pub security: Security,
 }

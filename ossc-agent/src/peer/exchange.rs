@@ -229,10 +229,24 @@ impl Body {
         self.crc64
     }
 
+    /// Waits until [`Self::next`] has its bytes at once. May be dropped and called again.
+    ///
+    /// # Errors
+    /// When the connection breaks or nothing comes for a while. Final.
+    pub async fn fill(&mut self, max: usize) -> Result<(), BodyError> {
+        Ok(self.body.fill(max).await?)
+    }
+
+    /// How many bytes of what [`Self::fill`] waits for have come.
+    #[must_use]
+    pub fn come(&self) -> usize {
+        self.body.come()
+    }
+
     /// The next bytes, at least one and at most `max`; None behind the last one.
     ///
     /// # Errors
-    /// When the connection breaks or nothing comes for 2 s. Final.
+    /// When the connection breaks or nothing comes for a while. Final.
     pub async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, BodyError> {
         Ok(self.body.next(max).await?)
     }

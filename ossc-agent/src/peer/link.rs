@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,7 @@ use super::auth::{Auth, BodyHash};
 use super::id::Name;
 use super::stream::{Received, Stream, within};
 use super::wire::{self, MAX_BODY, Reply};
+use crate::base::Nic;
 use crate::sys;
 
 /// Time for a TCP connect. Dead nodes are found by this, so it decides what a death costs.
@@ -44,8 +45,8 @@ pub(super) struct Pool {
     auth: Arc<Auth>,
     cluster: Name,
     me: Name,
-    /// Local addresses to connect from, in turn.
-    sources: Vec<IpAddr>,
+    /// NICs to connect through, in turn.
+    sources: Vec<Nic>,
     turn: AtomicUsize,
 }
 
@@ -68,7 +69,7 @@ pub(super) struct Send<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(auth: Arc<Auth>, cluster: Name, me: Name, sources: Vec<IpAddr>) -> Self {
+    pub(super) fn new(auth: Arc<Auth>, cluster: Name, me: Name, sources: Vec<Nic>) -> Self {
         let (idle, buffers) = (Mutex::default(), Mutex::default());
         Self { idle, buffers, auth, cluster, me, sources, turn: AtomicUsize::new(0) }
     }
@@ -147,13 +148,17 @@ impl Pool {
             return Err(denied("the peer refused: another cluster, or a certificate of another node"));
         }
         let missing = reply.length;
-        Ok((reply, Body { pool: Arc::clone(self), to, link: Some(link), missing, buffer: None, hash }))
+        Ok((reply, Body { pool: Arc::clone(self), to, link: Some(link), missing, buffer: None, filled: 0, hash }))
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<Link> {
-        let usable: Vec<_> = self.sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4()).collect();
+        let reaches = |source: &&Nic| match source {
+            Nic::Address(address) => address.is_ipv4() == to.is_ipv4(),
+            Nic::Interface(_) => true,
+        };
+        let usable: Vec<_> = self.sources.iter().filter(reaches).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let source = turn.checked_rem(usable.len()).and_then(|at| usable.get(at)).map(|source| **source);
+        let source = turn.checked_rem(usable.len()).and_then(|at| usable.get(at)).copied();
         let socket = TcpSocket::from_std_stream(sys::socket::tcp_socket(to, source)?);
         let stream = within(CONNECT, socket.connect(to)).await?;
         let stream = within(HANDSHAKE, self.auth.connect(stream)).await?;
@@ -205,33 +210,53 @@ pub(super) struct Body {
     link: Option<Link>,
     missing: u64,
     buffer: Option<Box<[u8]>>,
+    /// How much of it is.
+    filled: usize,
     /// Where peers share a key: the running sum and what it must come to.
     hash: Option<(BodyHash, String)>,
 }
 
 impl Body {
-    /// The next bytes, at least one and at most `max`; None at the end, when the connection is kept.
-    pub(super) async fn next(&mut self, max: usize) -> io::Result<Option<&[u8]>> {
+    /// Waits until the next bytes can be lent. May be dropped and called again.
+    pub(super) async fn fill(&mut self, max: usize) -> io::Result<()> {
         if self.missing == 0 {
-            self.finish();
-            return Ok(None);
+            return Ok(());
         }
         let link = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let take_buffer =
             || lock(&self.pool.buffers).pop().unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
         let buffer = self.buffer.get_or_insert_with(take_buffer);
         let room = usize::try_from(self.missing).unwrap_or(usize::MAX).min(max).min(buffer.len());
-        let begun = link.received.take(room);
-        let mut filled = begun.len();
-        buffer.get_mut(..filled).unwrap_or_default().copy_from_slice(&begun);
-        while filled < room {
-            let rest = buffer.get_mut(filled..room).unwrap_or_default();
+        let begun = link.received.take(room.saturating_sub(self.filled));
+        let end = self.filled + begun.len();
+        buffer.get_mut(self.filled..end).unwrap_or_default().copy_from_slice(&begun);
+        self.filled = end;
+        while self.filled < room {
+            let rest = buffer.get_mut(self.filled..room).unwrap_or_default();
             let count = within(PROGRESS, link.stream.read(rest)).await?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            filled += count;
+            self.filled += count;
         }
+        Ok(())
+    }
+
+    /// How many bytes of the next ones have come.
+    pub(super) fn come(&self) -> usize {
+        self.filled
+    }
+
+    /// The next bytes, at least one and at most `max`; None at the end, when the connection is kept.
+    pub(super) async fn next(&mut self, max: usize) -> io::Result<Option<&[u8]>> {
+        if self.missing == 0 {
+            self.finish();
+            return Ok(None);
+        }
+        self.fill(max).await?;
+        let (filled, Some(buffer)) = (std::mem::take(&mut self.filled), self.buffer.as_ref()) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         self.missing -= filled as u64;
         if let Some((hash, expected)) = &mut self.hash {
             hash.update(buffer.get(..filled).unwrap_or_default());

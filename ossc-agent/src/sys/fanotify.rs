@@ -9,6 +9,8 @@
 //! (`fanotify_release`, fs/notify/fanotify/fanotify_user.c), to zeros if the file is not full: whoever owns
 //! a `Group` decides when that may happen. What the bytes of a read mean is in `record`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod record;
 
 use std::io;

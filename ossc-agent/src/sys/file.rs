@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, OpenHow, ResolveFlag, fallocate, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType};
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::base::ByteRange;
 
@@ -201,6 +202,18 @@ pub fn start_writeback(file: &File, range: ByteRange) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// How many bytes can be dirty in the page cache before the kernel slows down who writes more: half way between its
+/// two thresholds (`dirty_freerun_ceiling()` in mm/page-writeback.c), as they are now. None if it does not say.
+pub fn dirty_room() -> Option<u64> {
+    let vmstat = fs::read_to_string("/proc/vmstat").ok()?;
+    let pages = |name: &str| -> Option<u64> {
+        vmstat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    };
+    let sum = pages("nr_dirty_threshold")?.checked_add(pages("nr_dirty_background_threshold")?)?;
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok())?;
+    (sum / 2).checked_mul(page)
+}
+
 /// Reports an error of writing any byte of this file to disk since it was opened or last asked, or since
 /// before if nobody was told. Waits only for its first page, where fsync(2) would wait for all and flush
 /// the disk's cache: file_fdatawait_range() in mm/filemap.c checks the whole file whatever the range.
@@ -247,6 +260,12 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn the_kernel_says_how_much_may_be_dirty() {
+        let room = dirty_room().unwrap();
+        assert!((1 << 20..1 << 50).contains(&room), "{room}");
+    }
 
     #[test]
     fn file_systems_are_told_apart() {

@@ -36,6 +36,9 @@ pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result
         .args(["--threads", &threads.to_string()])
         .args(["--connections", &(workload.connections / threads).to_string()])
         .envs(server.environment(PREFIX));
+    if let Some(ca_file) = server.ca_file() {
+        command.arg("--ca-file").arg(ca_file);
+    }
     let output = command.stdin(Stdio::null()).output().context("cannot start the agent")?;
     let log = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {

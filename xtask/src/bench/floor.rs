@@ -7,12 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::Workload;
 use super::table::Sample;
+use super::{PREFIX, Workload};
 use crate::cmd;
+use crate::server::{BUCKET, Server};
 
-/// Which of these receives faster depends on the processor's caches; the better one is the floor.
-pub(super) const BUFFERS_KIB: [u32; 2] = [256, 1024];
+/// Which of these receives faster depends on the processor's caches; the best one is the floor.
+pub(super) const BUFFERS_KIB: [u32; 3] = [256, 512, 1024];
 
 /// What the program prints.
 #[derive(Debug, Deserialize)]
@@ -43,10 +44,19 @@ impl Floor {
     }
 
     /// One load; the program removes its files itself.
-    pub(super) fn run(&self, workload: Workload, buffer_kib: u32, directory: &Path) -> Result<Sample> {
+    pub(super) fn run(
+        &self,
+        server: &Server,
+        workload: Workload,
+        buffer_kib: u32,
+        directory: &Path,
+    ) -> Result<Sample> {
+        let (_, port) = server.endpoint().rsplit_once(':').context("the server's address has no port")?;
         let printed = cmd::output(
             cmd::tied(&self.program)
                 .args([
+                    port.to_owned(),
+                    format!("/{BUCKET}/{PREFIX}"),
                     workload.connections.to_string(),
                     workload.bytes().to_string(),
                     workload.files.to_string(),

@@ -135,10 +135,11 @@ impl FileWork {
     }
 
     /// Blocks that were handed out could not be had, the first of them being the one that failed. True if this
-    /// is news: that block did not fail before, nor has another one while the file rests.
+    /// is news: no other block of the file failed and has not arrived since.
     pub(super) fn put_back(&mut self, blocks: Range<u32>, rests_until: Instant) -> bool {
-        let first_failure = self.lost.insert(blocks.start);
-        let news = self.rests_until.replace(rests_until).is_none() && first_failure;
+        let news = self.lost.is_empty();
+        self.lost.insert(blocks.start);
+        self.rests_until = Some(rests_until);
         for block in blocks.map(BlockIndex) {
             if self.states.get(block.0 as usize) == Some(&State::InFlight) {
                 self.set_missing(block);

@@ -25,7 +25,7 @@ fn lanes(connections: u32, files: &[u32]) -> Lanes {
 /// Everything the lanes hand out, as `lane file:blocks`.
 fn take_all(lanes: &mut Lanes, reach: u64) -> Vec<String> {
     let now = Instant::now();
-    std::iter::from_fn(|| lanes.take(reach, now))
+    std::iter::from_fn(|| lanes.take(reach, 0, now))
         .map(|(extent, lane)| {
             format!("{} {}:{}..{}", lane.name(), extent.file.0, extent.blocks.start, extent.blocks.end)
         })
@@ -58,7 +58,7 @@ fn what_is_ahead_of_readers_comes_before_the_plan_and_is_replaced() {
     lanes.want(FileId(0), 0..9, Lane::Planned);
     lanes.plan_ahead([(FileId(1), 0..2), (FileId(0), 7..8)]);
     let now = Instant::now();
-    assert_eq!(lanes.take(BLOCK, now).unwrap(), (Extent { file: FileId(1), blocks: 0..1 }, Lane::Planned));
+    assert_eq!(lanes.take(BLOCK, 0, now).unwrap(), (Extent { file: FileId(1), blocks: 0..1 }, Lane::Planned));
     lanes.plan_ahead([(FileId(9), 0..1), (FileId(1), 3..77), (FileId(0), 5..6)]);
     lanes.want(FileId(0), 8..9, Lane::Demand);
     assert_eq!(
@@ -73,12 +73,12 @@ fn a_mapping_is_served_from_its_start_and_small_reads_overtake_it() {
     lanes.want(FileId(0), 0..40, Lane::Demand);
     lanes.want(FileId(1), 0..40, Lane::Demand);
     let now = Instant::now();
-    let mut next = || lanes.take(8 * BLOCK, now).map(|(extent, _)| (extent.file.0, extent.blocks));
+    let mut next = || lanes.take(8 * BLOCK, 0, now).map(|(extent, _)| (extent.file.0, extent.blocks));
     assert_eq!(next(), Some((0, 0..8)));
     assert_eq!(next(), Some((0, 8..16)));
     lanes.want(FileId(2), 2..3, Lane::Demand);
     lanes.want(FileId(1), 39..40, Lane::Demand);
-    let mut next = || lanes.take(8 * BLOCK, now).map(|(extent, _)| (extent.file.0, extent.blocks));
+    let mut next = || lanes.take(8 * BLOCK, 0, now).map(|(extent, _)| (extent.file.0, extent.blocks));
     assert_eq!(next(), Some((2, 2..3)));
     assert_eq!(next(), Some((1, 39..40)));
     // The mapping that came first goes on; its rest is shared by the connections.
@@ -97,7 +97,7 @@ fn extents_follow_the_reach_and_shrink_towards_the_end() {
         lanes.start_background();
         let now = Instant::now();
         let taken: Vec<usize> =
-            std::iter::from_fn(|| lanes.take(reach, now)).map(|(extent, _)| extent.blocks.len()).collect();
+            std::iter::from_fn(|| lanes.take(reach, 0, now)).map(|(extent, _)| extent.blocks.len()).collect();
         assert_eq!(taken, sizes, "{connections} connections, {blocks} blocks, reach {reach}");
     }
 }
@@ -129,18 +129,18 @@ fn a_file_rests_after_a_failure_except_for_demand() {
     lanes.start_background();
     lanes.want(FileId(0), 0..1, Lane::Planned);
     let now = Instant::now();
-    let (lost, lane) = lanes.take(FAR, now).unwrap();
+    let (lost, lane) = lanes.take(FAR, 0, now).unwrap();
     assert_eq!(lane, Lane::Planned);
     let until = now + Duration::from_secs(30);
     lanes.put_back(&lost, until);
     lanes.want(FileId(0), 1..2, Lane::Planned);
     assert_eq!(lanes.next_due(), Some(until));
-    assert_eq!(lanes.take(FAR, now).unwrap().0, Extent { file: FileId(1), blocks: 0..1 });
-    assert_eq!(lanes.take(FAR, now), None);
+    assert_eq!(lanes.take(FAR, 0, now).unwrap().0, Extent { file: FileId(1), blocks: 0..1 });
+    assert_eq!(lanes.take(FAR, 0, now), None);
     lanes.want(FileId(0), 0..1, Lane::Demand);
-    assert_eq!(lanes.take(FAR, now).unwrap().1, Lane::Demand);
-    assert_eq!(lanes.take(FAR, now), None);
-    assert_eq!(lanes.take(FAR, until).unwrap(), (Extent { file: FileId(0), blocks: 1..2 }, Lane::Planned));
+    assert_eq!(lanes.take(FAR, 0, now).unwrap().1, Lane::Demand);
+    assert_eq!(lanes.take(FAR, 0, now), None);
+    assert_eq!(lanes.take(FAR, 0, until).unwrap(), (Extent { file: FileId(0), blocks: 1..2 }, Lane::Planned));
     assert_eq!(lanes.next_due(), None);
 }
 
@@ -149,10 +149,10 @@ fn a_block_that_arrives_ends_the_rest() {
     let mut lanes = lanes(1, &[2]);
     lanes.start_background();
     let now = Instant::now();
-    let (lost, _) = lanes.take(BLOCK, now).unwrap();
+    let (lost, _) = lanes.take(BLOCK, 0, now).unwrap();
     lanes.put_back(&lost, now + Duration::from_secs(30));
     lanes.want(FileId(0), 1..2, Lane::Demand);
-    assert!(lanes.take(BLOCK, now).is_some());
+    assert!(lanes.take(BLOCK, 0, now).is_some());
     lanes.block_ready(FileId(0), BlockIndex(1));
     assert_eq!(take_all(&mut lanes, FAR), ["background 0:0..1"]);
 }
@@ -164,7 +164,7 @@ fn a_closed_file_gives_nothing_and_leaves_the_others_alone() {
     lanes.want(FileId(0), 3..4, Lane::Demand);
     lanes.want(FileId(0), 2..3, Lane::Planned);
     let now = Instant::now();
-    let (flying, _) = lanes.take(FAR, now).unwrap();
+    let (flying, _) = lanes.take(FAR, 0, now).unwrap();
     lanes.close(FileId(0));
     lanes.close(FileId(0));
     lanes.put_back(&flying, now);
@@ -256,7 +256,7 @@ proptest! {
         let mut flying: Vec<Extent> = Vec::new();
         let take = |lanes: &mut Lanes, naive: &mut Naive, reach| {
             let waits = naive.waits();
-            let Some((extent, lane)) = lanes.take(reach, now) else {
+            let Some((extent, lane)) = lanes.take(reach, 0, now) else {
                 assert!(!waits, "a demanded block was not handed out");
                 return None;
             };

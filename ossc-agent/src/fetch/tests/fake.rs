@@ -167,6 +167,14 @@ impl Body for FakeBody {
         Some(self.crc64)
     }
 
+    async fn fill(&mut self, _: usize) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn come(&self) -> usize {
+        0
+    }
+
     async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault> {
         // Lets other connections of the thread in, as a socket would.
         tokio::task::yield_now().await;
