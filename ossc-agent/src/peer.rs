@@ -14,6 +14,8 @@ mod choose;
 mod config;
 mod error;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod health;
 mod id;
 mod inner;

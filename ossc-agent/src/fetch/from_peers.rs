@@ -3,13 +3,24 @@
 
 use tokio::sync::watch;
 
+use super::lanes::Share;
 use super::queue::Flow;
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
 use super::worker::Shared;
-use crate::base::{BlockIndex, Lane};
-use crate::peer::{BodyError, Mode, Next, OriginRead};
+use crate::base::{BlockIndex, FileId, Lane};
+use crate::peer::{BodyError, Mode, Next, OriginRead, Peers};
 use crate::store;
+
+impl Share for Peers {
+    fn claim(&self, file: FileId, block: BlockIndex) -> bool {
+        Self::claim(self, file, block)
+    }
+
+    fn choose(&self, wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>) -> Option<(FileId, BlockIndex)> {
+        Self::choose(self, wanted)
+    }
+}
 
 /// What came of asking peers.
 pub(super) enum FromPeers {

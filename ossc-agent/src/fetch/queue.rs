@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Done;
 use super::failure::{Cause, Failure};
 use super::inflight::Waiters;
-use super::lanes::{Lanes, Share};
+use super::lanes::Lanes;
 use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
@@ -53,16 +53,6 @@ pub(super) struct Queue {
     state: Lock<State>,
     signal: Signal,
     peers: Option<Peers>,
-}
-
-impl Share for Peers {
-    fn claim(&self, file: FileId, block: BlockIndex) -> bool {
-        Self::claim(self, file, block)
-    }
-
-    fn choose(&self, wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>) -> Option<(FileId, BlockIndex)> {
-        Self::choose(self, wanted)
-    }
 }
 
 impl Queue {

@@ -1,7 +1,7 @@
 //! How two agents know each other. [`Auth`] is what connections and messages go through: mutual TLS with the
 //! cluster's own certificate authority (`tls`), a shared key (`psk`), or, if the user insists, nothing.
 
-mod psk;
+pub(super) mod psk;
 mod tls;
 
 use std::io;

@@ -22,7 +22,7 @@ impl Bitmap {
     pub fn from_words(blocks: u32, mut words: Vec<u64>) -> Self {
         words.resize(words_for(blocks), 0);
         if let Some(last) = words.last_mut()
-            && blocks % 64 != 0
+            && !blocks.is_multiple_of(64)
         {
             *last &= (1 << (blocks % 64)) - 1;
         }

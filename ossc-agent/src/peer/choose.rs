@@ -112,6 +112,6 @@ impl Swarm {
         if self.readers(at, now).any(|node| free(&node)) {
             return true;
         }
-        ranks.iter().flatten().find(|node| self.is_usable(**node, now)).is_some_and(|node| free(node))
+        ranks.iter().flatten().find(|node| self.is_usable(**node, now)).is_some_and(free)
     }
 }

@@ -89,7 +89,7 @@ pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>, discovery: Discov
                     seen.entry(*member).or_default();
                 }
                 for (_, gone) in seen.extract_if(|member, _| !members.contains(member)) {
-                    gone.is_lost(&inner);
+                    gone.give_up(&inner);
                 }
                 ask(&inner, &mut seen, &mut asking);
             }
@@ -111,7 +111,7 @@ pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>, discovery: Discov
 
 impl Seen {
     /// The member is gone, if it was ever there.
-    fn is_lost(mut self, inner: &Inner) {
+    fn give_up(mut self, inner: &Inner) {
         if let Some(name) = self.name.take() {
             tracing::warn!(node = %name, "peer lost");
             inner.swarm().lost(&name);
@@ -155,7 +155,7 @@ fn note(inner: &Inner, member: SocketAddr, seen: &mut Seen, heard: std::io::Resu
             seen.failures += 1;
             if seen.failures >= FAILURES && seen.heard.is_some_and(|heard| heard.elapsed() > GONE) {
                 let asked = seen.asked;
-                std::mem::take(seen).is_lost(inner);
+                std::mem::take(seen).give_up(inner);
                 // It is not new, and waits for its turn.
                 seen.asked = asked;
             }

@@ -120,7 +120,7 @@ impl Inner {
 }
 
 /// A line of a digest table: block, checksum, reader.
-fn digest(line: &str) -> Option<(BlockIndex, u64)> {
+pub(super) fn digest(line: &str) -> Option<(BlockIndex, u64)> {
     let mut words = line.split(' ');
     let block = words.next()?.parse().ok()?;
     Some((BlockIndex(block), u64::from_str_radix(words.next()?, 16).ok()?))

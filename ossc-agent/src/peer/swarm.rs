@@ -240,6 +240,10 @@ impl Swarm {
         for (object, words) in news.haves {
             let Some(file) = self.by_object.get(&object).map(|file| file.index()) else { continue };
             let Some(shared) = self.files.get_mut(file) else { continue };
+            if entry.have.get(file).is_some_and(Option::is_some) {
+                // Said twice; the copies would be counted twice.
+                continue;
+            }
             let blocks = shared.layout.block_count();
             let new = Bitmap::from_words(blocks, words);
             let before = old.get_mut(file).and_then(Option::take).unwrap_or_else(|| Bitmap::new(blocks));
@@ -257,8 +261,9 @@ impl Swarm {
         entry.frontier = frontier(&self.files, &entry.have);
         self.stops_reading(node);
         for (object, block) in news.reading {
-            if let Some(file) = self.by_object.get(&object) {
-                self.reading.entry((*file, block)).or_default().push(node);
+            let Some(file) = self.by_object.get(&object).copied() else { continue };
+            if self.len((file, block)) > 0 {
+                self.reading.entry((file, block)).or_default().push(node);
             }
         }
         Some(node)
@@ -475,7 +480,7 @@ impl Swarm {
         match self.in_flight.remove(&at) {
             Some(Flight::Origin) => self.origin_in_flight -= 1,
             Some(Flight::Peer) => self.peer_in_flight -= 1,
-            None => return,
+            None => {}
         }
     }
 }

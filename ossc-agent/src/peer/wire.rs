@@ -19,7 +19,7 @@ const MAX_HEADERS: usize = 32;
 /// Longest body that is kept in memory: the bitmaps of 100 million blocks, or a gossip message.
 pub(super) const MAX_BODY: u64 = 16 << 20;
 /// Longest wait that a peer may ask for.
-const MAX_WAIT: Duration = Duration::from_secs(10);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// What a peer asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

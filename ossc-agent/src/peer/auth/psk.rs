@@ -164,7 +164,8 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn parse(proof: &str) -> Option<(u64, u128, [u8; 32])> {
+/// The time, number and sum of a proof.
+pub(in crate::peer) fn parse(proof: &str) -> Option<(u64, u128, [u8; 32])> {
     let mut words = proof.split(' ');
     let (time, nonce, sum) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
     if words.next().is_some() || nonce.len() != 32 {
