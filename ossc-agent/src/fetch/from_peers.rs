@@ -63,7 +63,8 @@ pub(super) async fn from_peers(
             }
             Err(trouble @ (Trouble::Source(_) | Trouble::Still)) => {
                 tracing::debug!(?trouble, "a peer's block did not come");
-                let cause = if let Trouble::Source(fault) = &trouble { fault.cause.downcast_ref() } else { None };
+                let cause =
+                    if let Trouble::Source(fault) = &trouble { fault.cause.downcast_ref() } else { None };
                 // Whatever else it is, it did not come whole.
                 let broken = BodyError::Transport(std::io::ErrorKind::UnexpectedEof.into());
                 fetching.received(Err(cause.unwrap_or(&broken)));

@@ -19,7 +19,9 @@ const BLOCKS: u32 = 70;
 /// A message of a peer, as each thing that it may be. What is read is acted on as the exchange does.
 pub(crate) fn message(bytes: &[u8]) {
     let Ok(me) = "me".parse::<Name>() else { return };
-    let Some(layout) = Layout::new(u64::from(BLOCKS) * BlockSize::MIN.bytes(), BlockSize::MIN) else { return };
+    let Some(layout) = Layout::new(u64::from(BLOCKS) * BlockSize::MIN.bytes(), BlockSize::MIN) else {
+        return;
+    };
     let (object, now) = (ObjectId::from_bytes(OBJECT), Instant::now());
     let mut swarm = Swarm::new(Settings::default(), (me, 1.0), vec![(object, layout)], 1, now);
     request(bytes, &mut swarm, now);
@@ -58,9 +60,8 @@ fn reply(bytes: &[u8], swarm: &mut Swarm, now: Instant) {
     assert!(news.weight.is_finite() && news.weight >= 0.0);
     let words: usize = news.haves.iter().map(|(_, words)| words.len()).sum();
     assert!(words * 8 <= body.len() && news.reading.len() * 20 <= body.len(), "more than was sent");
-    let known = news.haves.iter().any(|(object, words)| {
-        object.bytes() == OBJECT && words.len() == words_for(BLOCKS)
-    });
+    let known =
+        news.haves.iter().any(|(object, words)| object.bytes() == OBJECT && words.len() == words_for(BLOCKS));
     let heard = swarm.heard(news, now);
     if heard.is_some() && known {
         assert!(swarm.is_sharing(now));

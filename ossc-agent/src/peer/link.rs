@@ -148,7 +148,10 @@ impl Pool {
             return Err(denied("the peer refused: another cluster, or a certificate of another node"));
         }
         let missing = reply.length;
-        Ok((reply, Body { pool: Arc::clone(self), to, link: Some(link), missing, buffer: None, filled: 0, hash }))
+        Ok((
+            reply,
+            Body { pool: Arc::clone(self), to, link: Some(link), missing, buffer: None, filled: 0, hash },
+        ))
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<Link> {
