@@ -32,20 +32,25 @@ pub(super) async fn checks(
     throughput: Duration,
 ) -> (Option<Vec<Object>>, Vec<Check>) {
     let mut checks = Vec::new();
-    let addresses = match client.reach().await {
-        Ok(reach) => {
-            checks.push(endpoint(&config.oss.endpoint, &reach.addresses, reach.took));
-            checks.push(clock(reach.ahead_seconds));
-            reach.addresses
-        }
+    let addresses = match client.addresses().await {
+        Ok(addresses) => addresses,
         Err(error) => {
-            let advice =
-                "check the endpoint, DNS, the firewall and the proxy; inside a VPC use the -internal one";
-            checks.push(Check::fail("endpoint", chain(&error), advice));
-            return (None, checks);
+            let advice = "check the endpoint and DNS; inside a VPC use the -internal one";
+            return (None, vec![Check::fail("endpoint", chain(&error), advice)]);
         }
     };
     checks.extend(config.fetch.sources.iter().map(|source| route::check(source, &addresses)));
+    match client.reach().await {
+        Ok(reach) => {
+            checks.push(endpoint(&config.oss.endpoint, &addresses, reach.took));
+            checks.push(clock(reach.ahead_seconds));
+        }
+        Err(error) => {
+            let advice = "check the endpoint, the sources, the firewall and the proxy";
+            checks.push(Check::fail("endpoint", chain(&error), advice));
+            return (None, checks);
+        }
+    }
     let objects = match list(client).await {
         Ok((objects, check)) => {
             checks.push(check);

@@ -63,6 +63,11 @@ impl Crowd {
         Self { at_work: watch::channel(few).0, few, most, state: Lock::new(state) }
     }
 
+    /// Whether the connection of this number, from 0, is to work now.
+    pub(super) fn admits(&self, number: u32) -> bool {
+        number < *self.at_work.borrow()
+    }
+
     /// Waits until the connection of this number, from 0, is to work.
     pub(super) async fn admitted(&self, number: u32) {
         let mut at_work = self.at_work.subscribe();

@@ -142,6 +142,11 @@ impl Queue {
         self.signal.one();
     }
 
+    /// A connection stops looking for work for a while: another one looks in its place.
+    pub(super) fn pass_on(&self) {
+        self.signal.one();
+    }
+
     /// The next work for a connection that moves `reach` bytes in the time an extent should take; from the
     /// background, that of the `nth` unfinished file.
     pub(super) async fn next(&self, reach: u64, nth: impl Fn() -> u32) -> Work {

@@ -100,6 +100,10 @@ impl<S: Source> Connection<S> {
         loop {
             // Among peers, how many read the origin is theirs to say; the others are to ask peers.
             if self.shared.peers.is_none() {
+                if !self.shared.crowd.admits(self.number) {
+                    // What this one has left to do, such as sealing a file that it has filled, is for another one.
+                    self.shared.queue.pass_on();
+                }
                 tokio::select! {
                     biased;
                     () = self.shared.crowd.admitted(self.number) => {}

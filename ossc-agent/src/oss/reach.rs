@@ -20,8 +20,6 @@ const MAX_REPLY_BYTES: usize = 1 << 20;
 /// What a look at the endpoint showed.
 #[derive(Debug, Clone)]
 pub struct Reach {
-    /// What its name resolves to.
-    pub addresses: Vec<SocketAddr>,
     /// From dial to the end of the reply.
     pub took: Duration,
     /// Seconds by which its clock is ahead of ours; None without a `Date` header.
@@ -29,12 +27,18 @@ pub struct Reach {
 }
 
 impl Client {
-    /// Resolves the endpoint's name and exchanges one request with it. Any reply will do.
+    /// What the endpoint's name resolves to.
+    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
+        let authority = self.shared.endpoint.authority();
+        let lookup = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await;
+        let found = lookup.map_err(|error| Error::transport(&authority.host_header(), "resolving", error))?;
+        Ok(found.collect())
+    }
+
+    /// Exchanges one request with the endpoint. Any reply will do.
     pub async fn reach(&self) -> Result<Reach, Error> {
         let authority = self.shared.endpoint.authority();
         let about = authority.host_header();
-        let lookup = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await;
-        let addresses = lookup.map_err(|error| Error::transport(&about, "resolving", error))?.collect();
         let request =
             http::Request { method: Method::HEAD, authority, target: "/", headers: &[], body: Bytes::new() };
         let began = Instant::now();
@@ -44,6 +48,6 @@ impl Client {
             .map_err(|error| Error::transport(&about, "HEAD /", error))?;
         let date = reply.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
         let ahead_seconds = date.map(|date| clock::offset(date, SystemTime::now()));
-        Ok(Reach { addresses, took: began.elapsed(), ahead_seconds })
+        Ok(Reach { took: began.elapsed(), ahead_seconds })
     }
 }

@@ -45,5 +45,5 @@ fn comes_first(range: fn(Reading) -> Reading) -> anyhow::Result<()> {
         percent < AT_MOST_PERCENT,
         "{percent} % of the model ({sent} bytes) were sent before the reader's page"
     );
-    agent.stop()?.expect(exit::OK)
+    agent.interrupt()?.expect(exit::OK)
 }

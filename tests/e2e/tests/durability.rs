@@ -171,7 +171,7 @@ fn a_disk_that_fills_up_under_a_load_does_not_matter() -> anyhow::Result<()> {
     let full = std::io::copy(&mut std::io::repeat(1), &mut file);
     ensure!(full.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull), "the disk took all");
     agent.wait_for(ALL_COMPLETE)?;
-    agent.stop()?;
+    agent.interrupt()?;
     fs::remove_file(filler)?;
     site.start().argument("--exit-when-complete").run()?.expect(exit::OK)?;
     site.check_files()?;

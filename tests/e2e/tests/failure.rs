@@ -40,7 +40,7 @@ fn of_one_object_reaches_its_readers_only() -> anyhow::Result<()> {
         let outcome = reading(kind, &copies).ops(2).run([first, last], PATIENCE)?;
         ensure!(outcome == Outcome::Right, "{kind} of the other objects: {outcome:?}");
     }
-    agent.stop()?.expect(exit::OK)
+    agent.interrupt()?.expect(exit::OK)
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn of_one_range_reaches_its_readers_only() -> anyhow::Result<()> {
             ensure!(outcome == Outcome::Right, "{kind} at {offset}: {outcome:?}");
         }
     }
-    agent.stop()?.expect(exit::OK)
+    agent.interrupt()?.expect(exit::OK)
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn is_told_once() -> anyhow::Result<()> {
     let reading = reading("pread", &copies).at(LOST.start, 4096).ops(3).any_errno();
     let outcome = reading.run([&refused.target(&site.model_dir())], PATIENCE)?;
     ensure!(outcome == Outcome::Right, "{outcome:?}");
-    let ended = agent.stop()?;
+    let ended = agent.interrupt()?;
     ended.expect(exit::OK)?;
     let errors: Vec<_> = ended
         .log

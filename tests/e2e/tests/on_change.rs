@@ -69,7 +69,7 @@ fn loads_the_new_version_and_keeps_the_readers_of_the_others() -> anyhow::Result
         }
     }
     drop(old);
-    let ended = agent.stop()?;
+    let ended = agent.interrupt()?;
     ended.expect(exit::OK)?;
     ensure!(ended.text().contains("expected ETag"), "both versions are named");
     no_keeper_left(&site)

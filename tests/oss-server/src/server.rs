@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -31,6 +31,9 @@ const STACK: usize = 256 << 10;
 
 /// How long to wait when no connection can be accepted, for lack of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// How long an address is waited for that another socket has, and between two tries.
+const BIND_PATIENCE: Duration = Duration::from_secs(10);
+const BIND_POLL: Duration = Duration::from_millis(20);
 
 /// A running server; dropping it stops it.
 #[derive(Debug)]
@@ -229,7 +232,7 @@ impl Acceptor {
             *listener = None;
             self.shut_down_connections();
         } else if listener.is_none() {
-            let again = TcpListener::bind(self.address)?;
+            let again = bind_again(self.address)?;
             again.set_nonblocking(true)?;
             *listener = Some(again);
         }
@@ -288,6 +291,19 @@ fn wait(listener: Option<&TcpListener>, stopped: &UnixStream) -> Woken {
             Ok(_) => return Woken::Connection,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return Woken::Stop,
+        }
+    }
+}
+
+/// Another socket may have the port for a moment: one of a client that is closing.
+fn bind_again(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                thread::sleep(BIND_POLL);
+            }
+            result => return result,
         }
     }
 }

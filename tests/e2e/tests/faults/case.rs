@@ -135,7 +135,7 @@ impl Case {
         let log = || e2e::events::text(&agent.log().so_far());
         let judged = judged.with_context(|| format!("the log:\n{}", log()));
         // The agent first: it answers a reader that is held.
-        let ended = agent.stop().and_then(|ended| ended.expect(exit::OK));
+        let ended = agent.interrupt().and_then(|ended| ended.expect(exit::OK));
         let Seen { reads, errnos, .. } = watcher.finish()?;
         judged?;
         ended?;

@@ -1,5 +1,5 @@
 //! What readers get when bytes can never be had, and when the agent is killed: an errno for exactly those who need the
-//! bytes, and the right bytes from the next agent.
+//! bytes, and the right bytes from the next agent. And whether the agent could give up what it need not be able to do.
 //!
 //! Kernels differ here: the errno is the kernel's choice on old ones, and holding readers without an agent is the
 //! kernel's doing.
@@ -24,6 +24,12 @@ const RATE: u64 = 2_000_000;
 /// Said by the keeper.
 const AGENT_DIED: &str = "the agent died: its readers are held until another one takes over";
 
+/// Said by agent and keeper where the kernel does not take capabilities back.
+const PRIVILEGES_KEPT: [&str; 2] = [
+    "capabilities that are not needed could not be given up",
+    "programs started from here could have more capabilities",
+];
+
 /// OSS refuses one of two objects for good.
 pub(crate) fn denied(reader: &Path, file_system: FileSystem) -> anyhow::Result<Denied> {
     let site = Site::new(file_system, Config::default(), shards(2, SHARD))?;
@@ -38,7 +44,12 @@ pub(crate) fn denied(reader: &Path, file_system: FileSystem) -> anyhow::Result<D
     ensure!(whole == Outcome::Right, "a reader of the other object: {whole:?}");
     let Outcome::Errno(told) = &refused else { anyhow::bail!("a reader of the refused object: {refused:?}") };
     let errno = told.rsplit(' ').next().context("the reader told no errno")?.to_owned();
-    agent.stop()?.expect(exit::OK)?;
+    // The refused file stays incomplete; no keeper shall wait for another agent.
+    let ended = agent.interrupt()?;
+    ended.expect(exit::OK)?;
+    for kept in PRIVILEGES_KEPT {
+        ensure!(ended.log.iter().all(|event| event.message() != kept), "the agent says: {kept}");
+    }
     Ok(Denied { file_system: file_system.name().to_owned(), errno })
 }
 
