@@ -17,6 +17,7 @@ mod prepare;
 mod restart;
 mod rotation;
 mod service;
+mod share;
 mod verify;
 
 pub use error::Error;

@@ -4,6 +4,7 @@
 mod doctor;
 mod exit;
 mod logging;
+mod peers;
 mod plan;
 mod trace;
 mod verify;
@@ -39,6 +40,9 @@ struct Cli {
 enum Task {
     /// Show which bytes of files are read or mapped, by whom and in which order
     Trace(trace::Trace),
+    /// Make the certificates by which nodes that share blocks know each other
+    #[command(subcommand)]
+    Peers(peers::Peers),
     /// Examine this machine, the way to OSS and the model for what a load needs
     Doctor(Box<doctor::Doctor>),
     /// Show, export, import or forget the orders in which models are read
@@ -75,6 +79,7 @@ pub fn run() -> Exit {
     match cli.task {
         Some(Task::Doctor(doctor)) => return doctor.run(),
         Some(Task::Plan(plan)) => return plan.run(),
+        Some(Task::Peers(peers)) => return peers.run(),
         Some(Task::Trace(trace)) => return trace.run(),
         Some(Task::Verify(verify)) => return verify.run(),
         None => {}

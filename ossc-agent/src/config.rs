@@ -10,6 +10,7 @@ mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod oss_path;
+mod peers;
 mod raw;
 mod resolve;
 
@@ -24,7 +25,7 @@ pub use error::Error;
 pub use flags::Flags;
 pub use resolve::{resolve, state_dir};
 
-use crate::{fetch, oss, store};
+use crate::{fetch, oss, peer, store};
 
 /// Where the connector's configuration file is looked for when `--config` is not given.
 pub const DEFAULT_FILE: &str = "/etc/oss-connector/config.json";
@@ -57,6 +58,8 @@ pub struct Config {
     pub store: store::Config,
     /// Threads, connections, source addresses.
     pub fetch: fetch::Config,
+    /// Sharing blocks with other nodes; None = not at all.
+    pub peers: Option<peer::Config>,
     /// Whose accesses are observed; empty = everybody's.
     pub targets: Targets,
     /// What outlives a run besides the model: learned orders, sockets.

@@ -8,6 +8,7 @@
 
 mod crowd;
 mod failure;
+mod from_peers;
 mod inflight;
 mod lanes;
 mod limit;
@@ -48,6 +49,7 @@ use self::turns::Turns;
 use self::worker::{Connect, Shared};
 use crate::base::{ByteRange, FileId, Lane, Nic};
 use crate::oss;
+use crate::peer::Peers;
 use crate::store::Store;
 use crate::sys;
 
@@ -160,13 +162,14 @@ impl Fetcher {
         config: &Config,
         store: Arc<Store>,
         client: oss::Client,
+        peers: Option<Peers>,
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
         let sources = config.sources.clone();
         let connect: Connect<oss::Connection> =
             Arc::new(move |nic| client.connection(sources.get(nic).cloned()));
         let retry = Policy { tries: config.tries.get(), rest: config.retry_pause, ..Policy::default() };
-        Self::start_with(config, store, &connect, retry, events)
+        Self::start_with(config, store, &connect, retry, peers, events)
     }
 
     fn start_with<S: Source + 'static>(
@@ -174,6 +177,7 @@ impl Fetcher {
         store: Arc<Store>,
         connect: &Connect<S>,
         retry: Policy,
+        peers: Option<Peers>,
         events: UnboundedSender<Event>,
     ) -> Result<Self, StartError> {
         let connections = config.threads.saturating_mul(config.connections_per_thread);
@@ -188,7 +192,7 @@ impl Fetcher {
         // A model that fits is written back by the kernel when the load is over, and takes nothing from it.
         let to_come = lanes.total_bytes() - lanes.ready_bytes();
         let early_writeback = sys::file::dirty_room().is_none_or(|room| to_come > room);
-        let queue = Queue::new(lanes, full);
+        let queue = Queue::new(lanes, full, peers.clone());
         let turns = Turns::new(store.files().len(), config.threads.get());
         let shared = Arc::new(Shared {
             store,
@@ -201,6 +205,7 @@ impl Fetcher {
             limit: Limit::new(config.bandwidth_limit, Instant::now()),
             events,
             retry,
+            peers,
             max_extent: config.max_extent,
         });
         let threads =
@@ -242,6 +247,11 @@ impl Fetcher {
     /// Begins to fetch all the rest, file by file. Called by the agent when the default order is planned.
     pub fn start_background(&self) {
         self.shared.queue.start_background();
+    }
+
+    /// Lets idle connections look for what peers have by now. Called by the agent when peers have news.
+    pub fn wake(&self) {
+        self.shared.queue.wake();
     }
 
     /// The numbers of this moment. Cheap; takes the queue's lock.

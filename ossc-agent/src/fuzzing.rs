@@ -3,13 +3,13 @@
 //! same corpus without a fuzzer's tools. Each part has its own functions beside its parsers; here is their list.
 //! A new one needs a line here, a file in `tests/fuzz/fuzz_targets` and a folder in `tests/fuzz/corpus`.
 
-use crate::{bpf, config, keeper, order, oss, store, sys};
+use crate::{bpf, config, keeper, order, oss, peer, store, sys};
 
 /// Looks at some bytes; panics on a fault of the parser.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("access", bpf::fuzzing::access),
     ("config", config::fuzzing::configuration),
     ("credentials", oss::fuzzing::credentials),
@@ -22,6 +22,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("listing", oss::fuzzing::listing),
     ("names", store::fuzzing::object_names),
     ("orders", order::fuzzing::orders),
+    ("peer_message", peer::fuzzing::message),
     ("ready", store::fuzzing::ready_file),
     ("reply", oss::fuzzing::reply_head),
 ];

@@ -11,8 +11,9 @@ pub mod bpf;
 pub mod order;
 pub mod oss;
 pub mod store;
-// Floor 3: what outlives the agent.
+// Floor 3: what outlives the agent, and the other nodes. Neither knows the other.
 pub mod keeper;
+pub mod peer;
 // Floor 4: moving bytes.
 pub mod fetch;
 // Floor 5: readers.

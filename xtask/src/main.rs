@@ -5,6 +5,7 @@
 mod agent_log;
 mod bench;
 mod build;
+mod cluster;
 mod cmd;
 mod demo;
 mod fuzz;
@@ -41,6 +42,8 @@ enum Command {
     Soak(soak::Args),
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
     Bench(bench::Args),
+    /// Load a model on many nodes that share blocks, each in a network namespace behind a limited link (root)
+    Cluster(cluster::Args),
     /// Check the agent on several kernels, in emulated machines and here, and write docs/kernel-support.md (root)
     Vm(vm::Args),
     /// Run a program and print what it used as JSON; `bench` runs itself with this
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Soak(args) => soak::soak(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Cluster(args) => cluster::cluster(&args),
         Command::Vm(args) => vm::vm(&args),
         Command::Measure(args) => bench::measure(&args),
     };

@@ -3,6 +3,7 @@
 //! an error at once, with what it printed.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -37,6 +38,12 @@ pub(crate) struct Settings {
     pub(crate) faults: Vec<String>,
     /// Where each request is logged.
     pub(crate) log: Option<PathBuf>,
+    /// Where it listens; a free port of the loopback network if not said.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Network namespace to run in.
+    pub(crate) within: Option<String>,
+    /// The debug build.
+    pub(crate) debug: bool,
 }
 
 /// A running server.
@@ -55,8 +62,18 @@ impl Server {
 
     /// Starts it and waits until it says that it listens.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
-        let mut command = cmd::tied(cmd::root().join("target/release/oss-server"));
-        command.args(["--listen", "127.0.0.1:0", "--bucket", BUCKET, "--region", REGION]);
+        let profile = if settings.debug { "debug" } else { "release" };
+        let program = cmd::root().join("target").join(profile).join("oss-server");
+        let mut command = match &settings.within {
+            Some(namespace) => {
+                let mut command = cmd::tied("nsenter");
+                command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(program);
+                command
+            }
+            None => cmd::tied(program),
+        };
+        let listen = settings.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        command.args(["--listen", &listen.to_string(), "--bucket", BUCKET, "--region", REGION]);
         command.args(["--access-key", &format!("{KEY_ID}:{KEY_SECRET}")]);
         if let Some(directory) = &settings.directory {
             command.arg("--dir").arg(directory);

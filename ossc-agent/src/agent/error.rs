@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{config, fetch, gate, keeper, oss, store, sys};
+use crate::{config, fetch, gate, keeper, oss, peer, store, sys};
 
 /// A run that failed; the part's own error says what, why and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,9 @@ pub enum Error {
     /// The workers cannot be started.
     #[error(transparent)]
     Fetch(#[from] fetch::StartError),
+    /// Blocks cannot be shared with peers.
+    #[error(transparent)]
+    Peer(#[from] peer::Error),
     /// The command cannot be started.
     #[error("cannot start {program}")]
     Command {

@@ -17,6 +17,7 @@ use super::{Error, Outcome};
 use crate::base::{Bytes, FileId, millis};
 use crate::config::{self, Config, OnChange};
 use crate::fetch::{self, Fetcher};
+use crate::peer::Peers;
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
 use crate::sys::signals::{Caught, Signals};
@@ -72,19 +73,22 @@ struct Load<'a> {
     /// Files whose completion was not heard of yet.
     incomplete: BTreeSet<FileId>,
     fetcher: Fetcher,
+    peers: Option<Peers>,
     learner: Arc<Learner>,
     guard: Option<Guard>,
     reporter: Reporter,
     /// The writing of the ready files that was begun last.
     persisting: Option<JoinHandle<()>>,
     started: std::time::Instant,
+    /// When the last file became complete.
+    complete_at: Option<std::time::Instant>,
     /// When to begin anew, because an object changed.
     restart_at: Option<std::time::Instant>,
 }
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, Error> {
-    let Prepared { store, incomplete, fetcher, learner, guard, mut events, started } = prepared;
+    let Prepared { store, incomplete, fetcher, peers, learner, guard, mut events, started } = prepared;
     let mut signals = Signals::take().map_err(sys::Error::when("receive signals"))?;
     let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
@@ -114,7 +118,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
         privileges::keep_only(privileges::AGENT);
         tracing::debug!("capabilities that are not needed any more are given up");
     }
-    let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
+    let mut load = Load::new(config, (store, incomplete), (fetcher, peers), learner, guard, started);
     let mut command = match command {
         Ok(command) => command,
         Err(source) => {
@@ -130,7 +134,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
     persist.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut stop = Stop::Deny;
     let outcome = loop {
-        if config.exit_when_complete && config.command.is_empty() && load.is_complete() {
+        if config.exit_when_complete && config.command.is_empty() && load.is_over() {
             break Some(Outcome::Complete);
         }
         let event = tokio::select! {
@@ -218,7 +222,7 @@ impl<'a> Load<'a> {
     fn new(
         config: &'a Config,
         (store, incomplete): (Arc<Store>, BTreeSet<FileId>),
-        fetcher: Fetcher,
+        (fetcher, peers): (Fetcher, Option<Peers>),
         learner: Arc<Learner>,
         guard: Option<Guard>,
         started: std::time::Instant,
@@ -229,17 +233,25 @@ impl<'a> Load<'a> {
             store,
             incomplete,
             fetcher,
+            peers,
             learner,
             guard,
             reporter,
             persisting: None,
             started,
+            complete_at: None,
             restart_at: None,
         }
     }
 
     fn is_complete(&self) -> bool {
         self.incomplete.is_empty()
+    }
+
+    /// Whether every file is complete, and peers had time to take them from here.
+    fn is_over(&self) -> bool {
+        let linger = self.config.peers.as_ref().map_or(Duration::ZERO, |peers| peers.linger);
+        self.is_complete() && self.complete_at.is_some_and(|complete| complete.elapsed() >= linger)
     }
 
     fn on_fetch(&mut self, event: fetch::Event) {
@@ -269,6 +281,7 @@ impl<'a> Load<'a> {
         if !self.is_complete() {
             return;
         }
+        self.complete_at.get_or_insert_with(std::time::Instant::now);
         self.report();
         self.reporter.finish();
         let progress = self.progress();
@@ -340,6 +353,7 @@ impl<'a> Load<'a> {
     /// Records what there is and leaves the rest as it stands, as if this process died: the keeper holds readers.
     async fn leave_to_keeper(mut self) {
         self.reporter.finish();
+        self.peers.iter().for_each(Peers::drain);
         if let Some(persisting) = self.persisting.take()
             && let Err(error) = persisting.await
         {
@@ -354,6 +368,7 @@ impl<'a> Load<'a> {
         if let Err(error) = self.keep_order().await {
             tracing::error!(%error, "keeping the learned order ended early");
         }
+        self.peers.iter().for_each(Peers::stop);
         tracing::info!("beginning anew");
         // The gate's end would answer the readers that are held.
         std::mem::forget(self.guard.take());
@@ -364,6 +379,7 @@ impl<'a> Load<'a> {
     /// their names, and the keeper has all until the next agent takes it over.
     async fn stop(mut self, stop: Stop) -> Result<(), Error> {
         self.reporter.finish();
+        self.peers.iter().for_each(Peers::drain);
         let is_handed_over =
             stop == Stop::HandOver && self.store.files().iter().any(|file| !file.is_complete());
         if let Some(guard) = self.guard.as_ref().filter(|_| is_handed_over) {
@@ -373,6 +389,7 @@ impl<'a> Load<'a> {
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
         }
+        self.peers.iter().for_each(Peers::stop);
         if let Some(persisting) = self.persisting.take()
             && let Err(error) = persisting.await
         {

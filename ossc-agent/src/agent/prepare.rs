@@ -10,10 +10,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::Error;
 use super::guard::Guard;
 use super::learn::Learner;
+use super::share;
 use crate::base::{Bytes, FileId, millis};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::keeper::Inherited;
+use crate::peer::Peers;
 use crate::store::{self, Store};
 use crate::{oss, sys};
 
@@ -26,6 +28,7 @@ pub(super) struct Prepared {
     /// Files of which the fetcher will report the completion, or the loss.
     pub(super) incomplete: BTreeSet<FileId>,
     pub(super) fetcher: Fetcher,
+    pub(super) peers: Option<Peers>,
     pub(super) learner: Arc<Learner>,
     /// None when every file was complete from the start.
     pub(super) guard: Option<Guard>,
@@ -46,7 +49,9 @@ pub(super) async fn prepare(
     // Before the fetcher, which seals at once what an earlier run left full.
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();
     let (sender, events) = unbounded_channel();
-    let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, sender)?;
+    let peers = share::start(config, &store)?;
+    let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, peers.clone(), sender)?;
+    share::attach(peers.as_ref(), &store, &fetcher);
     let learner = Arc::new(Learner::start(config, &store, &fetcher));
     let guard = match publish(config, &store, &fetcher, &learner, inherited) {
         Ok(guard) => guard,
@@ -56,7 +61,7 @@ pub(super) async fn prepare(
             return Err(error);
         }
     };
-    Ok(Prepared { store, incomplete, fetcher, learner, guard, events, started })
+    Ok(Prepared { store, incomplete, fetcher, peers, learner, guard, events, started })
 }
 
 async fn lay_out(

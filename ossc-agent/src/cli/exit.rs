@@ -92,6 +92,7 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
+        Error::Peer(_) => 2,
         Error::Fetch(_) | Error::Keeper(_) | Error::System(_) => 1,
         Error::Log { .. } | Error::Audit { .. } | Error::StateDir { .. } => 2,
     })

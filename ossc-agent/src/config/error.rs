@@ -67,6 +67,15 @@ pub enum Error {
         /// What it takes.
         wanted: String,
     },
+    /// Peers that do not know each other.
+    #[error(
+        "peers would be served to anybody who reaches {listen}: give --peers-ca, --peers-cert and --peers-key \
+         (ossc-agent peers init-ca makes them), or --peers-psk-file, or say --insecure-peers"
+    )]
+    InsecurePeers {
+        /// The address.
+        listen: std::net::SocketAddr,
+    },
     /// One half of a key pair.
     #[error("{given} is set but {missing} is not; set both, or neither for anonymous access")]
     HalfKey {

@@ -67,6 +67,10 @@ pub struct Flags {
     #[arg(long = "source", value_name = "IP|NAME", value_delimiter = ',')]
     pub sources: Vec<Nic>,
 
+    /// Sharing blocks with other nodes.
+    #[command(flatten)]
+    pub peers: super::peers::PeerFlags,
+
     /// Fetch threads [JSON: prefetch.vcpus] [default: CPUs, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,

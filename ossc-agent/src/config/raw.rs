@@ -39,6 +39,7 @@ pub(super) struct Raw {
     pub(super) ecs_role: Option<String>,
     pub(super) model_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
+    pub(super) peers: super::peers::RawPeers,
     pub(super) sources: Vec<Nic>,
     pub(super) bandwidth_limit: Option<String>,
     pub(super) block_size: Option<String>,

@@ -80,6 +80,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
             sources: fetch.sources.clone(),
         },
         store: store::Config { model_dir, block_size: block_size(flags, raw)? },
+        peers: super::peers::resolve(flags, env, raw, &fetch.sources)?,
         fetch,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
@@ -147,8 +148,10 @@ fn remarks(raw: &Raw) -> Vec<String> {
     if raw.expire_time_sec.is_some() {
         remarks.push("expireTimeSec has no effect yet: the files stay until they are removed".to_owned());
     }
-    let unknown =
-        raw.unknown.keys().cloned().chain(raw.prefetch.unknown.keys().map(|key| format!("prefetch.{key}")));
+    let below = |section: &'static str| move |key: &String| format!("{section}.{key}");
+    let unknown = raw.unknown.keys().cloned();
+    let unknown = unknown.chain(raw.prefetch.unknown.keys().map(below("prefetch")));
+    let unknown = unknown.chain(raw.peers.unknown.keys().map(below("peers")));
     remarks
         .extend(unknown.map(|key| format!("the configuration key '{key}' is not known and was passed over")));
     remarks

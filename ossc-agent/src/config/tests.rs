@@ -1,5 +1,7 @@
 //! Precedence, defaults and refusals of the configuration.
 
+use std::path::Path;
+
 use super::*;
 use crate::oss::CredentialSource;
 
@@ -120,4 +122,31 @@ fn a_file_that_others_may_change_is_refused() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
     assert!(matches!(outcome(), Err(Error::Untrusted { .. })), "of another user");
+}
+
+#[test]
+fn peers_are_off_unless_asked_for_and_then_secured() {
+    let env = Environment::from(base_env());
+    let of = |json: &str| with_file(json, Flags::default(), &env);
+    assert!(of("{}").unwrap().peers.is_none());
+    let listen = r#""listen": "10.0.0.1:7600""#;
+    let error = of(&format!(r#"{{"peers": {{{listen}}}}}"#)).unwrap_err();
+    assert!(matches!(error, Error::InsecurePeers { .. }), "{error}");
+    let psk =
+        of(&format!(r#"{{"peers": {{{listen}, "pskFile": "/k", "seeds": ["n:1"], "odd": 1}}}}"#)).unwrap();
+    let peers = psk.peers.unwrap();
+    assert!(matches!(peers.security, crate::peer::Security::Psk(file) if file == Path::new("/k")));
+    assert_eq!((peers.seeds, peers.cluster.as_str()), (vec!["n:1".to_owned()], "ossc"));
+    assert!(psk.remarks.iter().any(|remark| remark.contains("'peers.odd'")), "{:?}", psk.remarks);
+    for wrong in [
+        r#""pskFile": "/k", "insecure": true"#,
+        r#""ca": "/c", "cert": "/d""#,
+        r#""ca": "/c", "cert": "/d", "key": "/e", "pskFile": "/k""#,
+        r#""insecure": true, "seeds": ["n"]"#,
+        r#""insecure": true, "cluster": "Blue""#,
+        r#""insecure": true, "gbps": 0"#,
+        r#""insecure": true, "serveRate": "fast""#,
+    ] {
+        assert!(of(&format!(r#"{{"peers": {{{listen}, {wrong}}}}}"#)).is_err(), "{wrong}");
+    }
 }

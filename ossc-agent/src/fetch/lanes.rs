@@ -26,6 +26,9 @@ use crate::base::{BlockIndex, Extent, FileId, Lane, Layout};
 /// tensor (hundreds of MiB); mappings are whole files.
 const SHORT_DEMAND: u64 = 32 << 20;
 
+/// Most demanded blocks that places are looked for at one time: when no place is free for these, none is.
+const MOST_CLAIMED: usize = 64;
+
 /// Adjacent blocks somebody asked for and that have not been looked at yet.
 #[derive(Debug)]
 struct Wanted {
@@ -106,14 +109,8 @@ impl Lanes {
     /// Hands out the next extent for a connection that moves `reach` bytes in the time an extent should take; if
     /// it comes from the background, then from the `nth` file that has one to give, or the last one.
     pub(super) fn take(&mut self, reach: u64, nth: u32, now: Instant) -> Option<(Extent, Lane)> {
-        for line in [&mut self.short, &mut self.long] {
-            // A reader waits for the last byte of its range, so every connection takes a share of it.
-            if let Some(extent) = take_wanted(&mut self.files, line, None, |work, left| {
-                reach_in_blocks(reach, work.layout()).min(left.div_ceil(self.connections.get()))
-            }) {
-                self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
-                return Some((extent, Lane::Demand));
-            }
+        if let Some(demand) = self.take_demand(reach) {
+            return Some(demand);
         }
         // Towards the end extents shrink, so that all connections finish at the same time.
         let share =
@@ -131,6 +128,62 @@ impl Lanes {
             })?;
         self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
         Some((extent, lane))
+    }
+
+    /// Hands out the next extent that a reader waits for.
+    pub(super) fn take_demand(&mut self, reach: u64) -> Option<(Extent, Lane)> {
+        for line in [&mut self.short, &mut self.long] {
+            // A reader waits for the last byte of its range, so every connection takes a share of it.
+            if let Some(extent) = take_wanted(&mut self.files, line, None, |work, left| {
+                reach_in_blocks(reach, work.layout()).min(left.div_ceil(self.connections.get()))
+            }) {
+                self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
+                return Some((extent, Lane::Demand));
+            }
+        }
+        None
+    }
+
+    /// Hands out the next block while blocks are shared with peers, one at a time: what a reader waits for if
+    /// `claim` finds a place for it, else what `choose` takes of what is wanted, in order.
+    pub(super) fn take_shared(&mut self, now: Instant, share: &dyn Share) -> Option<(Extent, Lane)> {
+        for line in [&mut self.short, &mut self.long] {
+            line.retain(|wanted| missing_of(&self.files, wanted).next().is_some());
+        }
+        let claimed = {
+            let demanded = [&self.short, &self.long].into_iter().flatten();
+            let mut blocks = demanded.flat_map(|wanted| missing_of(&self.files, wanted)).take(MOST_CLAIMED);
+            blocks.find(|at| share.claim(at.0, at.1))
+        };
+        let (at, lane) = match claimed {
+            Some(at) => (at, Lane::Demand),
+            None => (self.choose_planned(now, share)?, Lane::Planned),
+        };
+        let (file, block) = at;
+        let blocks = self.files.get_mut(file.index())?.claim(block.0..block.0 + 1, 1)?;
+        self.missing -= 1;
+        Some((Extent { file, blocks }, lane))
+    }
+
+    fn choose_planned(&mut self, now: Instant, share: &dyn Share) -> Option<(FileId, BlockIndex)> {
+        for line in [&mut self.ahead, &mut self.planned] {
+            line.retain(|wanted| missing_of(&self.files, wanted).next().is_some());
+        }
+        while self.background && self.files.get(self.background_file).is_some_and(|work| work.missing() == 0)
+        {
+            self.background_file += 1;
+        }
+        let first = if self.background { self.background_file } else { self.files.len() };
+        let all = (0u32..).zip(&self.files).skip(first).map(|(number, work)| Wanted {
+            file: FileId(number),
+            blocks: work.first_missing()..work.layout().block_count(),
+        });
+        let planned = [&self.ahead, &self.planned].into_iter().flatten();
+        let planned = planned.map(|wanted| Wanted { file: wanted.file, blocks: wanted.blocks.clone() });
+        let rests = |file: FileId| self.files.get(file.index()).is_none_or(|work| work.rests(now));
+        let wanted = planned.chain(all).filter(|wanted| !rests(wanted.file));
+        let mut blocks = wanted.flat_map(|wanted| missing_of(&self.files, &wanted));
+        share.choose(&mut blocks)
     }
 
     /// When a resting file may be fetched from again, if one has anything to fetch.
@@ -156,6 +209,12 @@ impl Lanes {
     /// The bytes of a full file are gone or turned out wrong: all of its blocks are missing again.
     pub(super) fn forget(&mut self, file: FileId) {
         self.change(file, FileWork::forget);
+        self.background_file = self.background_file.min(file.index());
+    }
+
+    /// Some blocks of a full file are wrong: they are missing again.
+    pub(super) fn forget_some(&mut self, file: FileId, blocks: &[BlockIndex]) {
+        self.change(file, |work| blocks.iter().for_each(|block| work.forget_one(*block)));
         self.background_file = self.background_file.min(file.index());
     }
 
@@ -192,6 +251,11 @@ impl Lanes {
         self.files.get(file.index()).map(FileWork::layout)
     }
 
+    /// Whether anything can be handed out.
+    pub(super) fn has_missing(&self) -> bool {
+        self.missing > 0
+    }
+
     /// Bytes of ready blocks.
     pub(super) fn ready_bytes(&self) -> u64 {
         self.ready_bytes
@@ -201,6 +265,24 @@ impl Lanes {
     pub(super) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
+}
+
+/// What chooses among blocks while they are shared with peers.
+pub(super) trait Share {
+    /// Takes a block that a reader waits for, if there is a place for it.
+    fn claim(&self, file: FileId, block: BlockIndex) -> bool;
+    /// Takes one of the wanted blocks.
+    fn choose(&self, wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>) -> Option<(FileId, BlockIndex)>;
+}
+
+/// The blocks of an entry that can be handed out.
+fn missing_of<'a>(
+    files: &'a [FileWork],
+    wanted: &Wanted,
+) -> impl Iterator<Item = (FileId, BlockIndex)> + use<'a> {
+    let file = wanted.file;
+    let blocks = files.get(file.index()).map(|work| work.missing_in(wanted.blocks.clone()));
+    blocks.into_iter().flatten().map(move |block| (file, block))
 }
 
 /// Whole blocks in `reach` bytes, at least one.

@@ -14,6 +14,10 @@ use super::lanes::Lanes;
 use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
+use crate::peer::{Mode, Peers};
+
+/// How soon an idle connection looks again for what peers may have by then, unless they wake it before.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a connection does next.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,11 +52,12 @@ struct State {
 pub(super) struct Queue {
     state: Lock<State>,
     signal: Signal,
+    peers: Option<Peers>,
 }
 
 impl Queue {
     /// `full`: files that have all blocks from an earlier run but were not sealed.
-    pub(super) fn new(lanes: Lanes, full: VecDeque<FileId>) -> Self {
+    pub(super) fn new(lanes: Lanes, full: VecDeque<FileId>, peers: Option<Peers>) -> Self {
         let state = State {
             lanes,
             waiters: Waiters::default(),
@@ -62,7 +67,7 @@ impl Queue {
             counts: Counts::default(),
             closing: false,
         };
-        Self { state: Lock::new(state), signal: Signal::default() }
+        Self { state: Lock::new(state), signal: Signal::default(), peers }
     }
 
     /// Calls `done` when every block of `range` is there or one is lost; `lane` Demand or Planned fetches it.
@@ -132,6 +137,11 @@ impl Queue {
         self.signal.one();
     }
 
+    /// Lets an idle connection look again. Called when peers have news.
+    pub(super) fn wake(&self) {
+        self.signal.one();
+    }
+
     /// A connection stops looking for work for a while: another one looks in its place.
     pub(super) fn pass_on(&self) {
         self.signal.one();
@@ -154,11 +164,18 @@ impl Queue {
             if state.closing {
                 return Ok(Work::Stop);
             }
-            match state.lanes.take(reach, nth, now) {
+            let mode = self.peers.as_ref().map(|peers| (peers, peers.mode()));
+            let taken = match mode {
+                Some((peers, Mode::Sharing)) => state.lanes.take_shared(now, peers),
+                Some((_, Mode::Settling)) => state.lanes.take_demand(reach),
+                Some((_, Mode::Alone)) | None => state.lanes.take(reach, nth, now),
+            };
+            match taken {
                 Some((extent, lane)) => {
                     state.counts.handed_out(lane);
                     Ok(Work::Fetch(extent, lane))
                 }
+                None if mode.is_some() => Err(state.lanes.has_missing().then(|| now + LOOK_AGAIN)),
                 None => Err(state.lanes.next_due()),
             }
         })
@@ -236,6 +253,23 @@ impl Queue {
             }
             first
         })
+    }
+
+    /// The store has forgotten some blocks: fetches them again, ahead of the background.
+    pub(super) fn forgotten_some(&self, file: FileId, blocks: &[BlockIndex]) {
+        self.state.with(|state| {
+            state.lanes.forget_some(file, blocks);
+            for block in blocks {
+                state.lanes.want(file, block.0..block.0 + 1, Lane::Planned);
+            }
+        });
+        self.signal.one();
+    }
+
+    /// A full file was not sealed and is to be tried again.
+    pub(super) fn full_again(&self, file: FileId) {
+        self.state.with(|state| state.full.push_back(file));
+        self.signal.one();
     }
 
     /// The store has forgotten a full file: fetches it again, ahead of the background, unless it is lost.

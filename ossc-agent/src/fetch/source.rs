@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use crate::base::{ByteRange, Lane, Object};
-use crate::oss;
+use crate::{oss, peer};
 
 /// What to do about a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,11 @@ pub(super) trait Body {
     /// CRC-64/XZ of the whole object, if the reply told it.
     fn object_crc64(&self) -> Option<u64>;
 
+    /// What the one block that is asked for must have, if the reply told it: peers do.
+    fn block_crc64(&self) -> Option<u64> {
+        None
+    }
+
     /// Waits until `next` has its bytes at once. May be dropped and called again.
     async fn fill(&mut self, max: usize) -> Result<(), Fault>;
 
@@ -83,6 +88,28 @@ impl Body for oss::Body<'_> {
 
     async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault> {
         Self::next(self, max).await.map_err(Fault::from)
+    }
+}
+
+impl Body for peer::Body {
+    fn object_crc64(&self) -> Option<u64> {
+        None
+    }
+
+    fn block_crc64(&self) -> Option<u64> {
+        Some(Self::block_crc64(self))
+    }
+
+    async fn fill(&mut self, max: usize) -> Result<(), Fault> {
+        Self::fill(self, max).await.map_err(|error| Fault { remedy: Remedy::TryAgain, cause: error.into() })
+    }
+
+    fn come(&self) -> usize {
+        Self::come(self)
+    }
+
+    async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, Fault> {
+        Self::next(self, max).await.map_err(|error| Fault { remedy: Remedy::TryAgain, cause: error.into() })
     }
 }
 

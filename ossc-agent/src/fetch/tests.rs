@@ -62,7 +62,7 @@ impl Load {
             let origin = Arc::clone(&origin);
             Arc::new(move |_| origin.connect())
         };
-        let fetcher = Fetcher::start_with(&config, Arc::clone(&store), &connect, HASTY, tell).unwrap();
+        let fetcher = Fetcher::start_with(&config, Arc::clone(&store), &connect, HASTY, None, tell).unwrap();
         Self { fetcher, store, origin, events, dir: None }
     }
 

@@ -10,12 +10,13 @@ use crc_fast::{CrcAlgorithm, Digest};
 use tokio::time::timeout;
 
 use super::limit::Limit;
-use super::patience::Patience;
+use super::patience::{Bound, Patience};
 use super::queue::{Flow, Queue};
 use super::rate::Floor;
 use super::source::{Body, Fault, Remedy, Source};
 use super::turns::Turns;
 use crate::base::{BlockIndex, ByteRange, Extent, Layout};
+use crate::peer;
 use crate::store::{self, File};
 
 /// Most bytes taken from a connection at once: enough that system calls do not count and the page cache takes large
@@ -47,6 +48,21 @@ impl From<Fault> for Trouble {
 struct ShortBody {
     at: u64,
     missing: u64,
+}
+
+/// How slow a body may be.
+pub(super) struct Pace<'a> {
+    patience: &'a Patience,
+    bound: Bound,
+    floor: Floor,
+    /// When it was asked for.
+    asked: Instant,
+}
+
+impl Pace<'_> {
+    fn is_crawl(&self, moved: u64, left: u64) -> bool {
+        self.floor.is_crawl(moved, left, self.asked.elapsed())
+    }
 }
 
 pub(super) struct Transfer<'a> {
@@ -86,6 +102,12 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    /// Begins the first block that is left again: what came of it is not to be mixed with what another one sends.
+    pub(super) fn restart_block(&mut self) {
+        self.position = self.layout.range_of(BlockIndex(self.left.blocks.start)).start();
+        self.digest.reset();
+    }
+
     /// Fetches what is left. Ok with `Stop` when the file or the whole load is given up meanwhile. `fresh`: the
     /// source has yet to be connected.
     pub(super) async fn attempt(
@@ -95,7 +117,7 @@ impl<'a> Transfer<'a> {
         fresh: bool,
         floor: Floor,
     ) -> Result<Flow, Trouble> {
-        let (asked, from) = (Instant::now(), self.position);
+        let asked = Instant::now();
         let bound = patience.bound(self.given_up, fresh);
         let mut body = {
             let mut watch = patience.watch(bound);
@@ -111,29 +133,30 @@ impl<'a> Transfer<'a> {
         if !fresh {
             patience.answered(asked.elapsed());
         }
-        let bound = patience.bound(self.given_up, true);
+        let pace = Pace { patience, bound: patience.bound(self.given_up, true), floor, asked };
+        self.receive(&mut body, limit, Some(pace)).await
+    }
+
+    /// Takes a body that begins at the next byte. With no `pace` the body knows itself how long it may stand still.
+    pub(super) async fn receive(
+        &mut self,
+        body: &mut impl Body,
+        limit: &Limit,
+        pace: Option<Pace<'_>>,
+    ) -> Result<Flow, Trouble> {
+        let from = self.position;
         if let Some(crc64) = body.object_crc64() {
             self.file.note_crc64(crc64);
         }
+        let body_crc = body.block_crc64();
         while self.position < self.end {
             let wanted = self.end - self.position;
             // Pieces end where the next one is aligned in the file, so that the page cache can use large folios.
             let max = usize::try_from(wanted.min(SLICE - self.position % SLICE)).unwrap_or(usize::MAX);
             limit.take(max as u64).await;
-            let (mut watch, mut come) = (patience.watch(bound), 0);
-            loop {
-                match timeout(bound.wait, body.fill(max)).await {
-                    Ok(filled) => break filled?,
-                    Err(_) => {
-                        let before = std::mem::replace(&mut come, body.come());
-                        let moved = self.position - from + come as u64;
-                        if watch.is_still(come > before)
-                            || floor.is_crawl(moved, self.end - from - moved, asked.elapsed())
-                        {
-                            return Err(Trouble::Still);
-                        }
-                    }
-                }
+            match &pace {
+                Some(pace) => self.fill(body, max, from, pace).await?,
+                None => body.fill(max).await?,
             }
             let Some(bytes) = body.next(max).await? else {
                 let cause = ShortBody { at: self.position, missing: wanted }.into();
@@ -143,18 +166,55 @@ impl<'a> Transfer<'a> {
                 let _turn = self.turns.of(self.left.file, &mut self.waited).await;
                 self.file.write_at(self.position, bytes).map_err(Trouble::Write)?;
             }
+            if let Some(promised) = body_crc
+                && let Some(found) = self.wrong_block(bytes, promised)
+            {
+                let cause = peer::BodyError::Corrupt { promised, found }.into();
+                return Err(Fault { remedy: Remedy::TryAgain, cause }.into());
+            }
             if self.accept(bytes) == Flow::Stop {
                 return Ok(Flow::Stop);
             }
-            patience.moved();
+            let Some(pace) = &pace else { continue };
+            pace.patience.moved();
             self.given_up = 0;
-            if self.position < self.end
-                && floor.is_crawl(self.position - from, self.end - self.position, asked.elapsed())
-            {
+            if self.position < self.end && pace.is_crawl(self.position - from, self.end - self.position) {
                 return Err(Trouble::Still);
             }
         }
         Ok(Flow::Continue)
+    }
+
+    /// Waits for the next bytes of a body that began at `from`, as long as is reasonable.
+    async fn fill(
+        &self,
+        body: &mut impl Body,
+        max: usize,
+        from: u64,
+        pace: &Pace<'_>,
+    ) -> Result<(), Trouble> {
+        let (mut watch, mut come) = (pace.patience.watch(pace.bound), 0);
+        loop {
+            if let Ok(filled) = timeout(pace.bound.wait, body.fill(max)).await {
+                return Ok(filled?);
+            }
+            let before = std::mem::replace(&mut come, body.come());
+            let moved = self.position - from + come as u64;
+            if watch.is_still(come > before) || pace.is_crawl(moved, self.end - from - moved) {
+                return Err(Trouble::Still);
+            }
+        }
+    }
+
+    /// The checksum of the block that these bytes complete, if it is not the promised one.
+    fn wrong_block(&self, bytes: &[u8], promised: u64) -> Option<u64> {
+        let end = self.layout.range_of(BlockIndex(self.left.blocks.start)).end();
+        if self.position + bytes.len() as u64 != end {
+            return None;
+        }
+        let mut digest = self.digest;
+        digest.update(bytes);
+        Some(digest.finalize()).filter(|found| *found != promised)
     }
 
     /// Sums what was written, and publishes each block it completes.

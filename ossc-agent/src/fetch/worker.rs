@@ -14,18 +14,23 @@ use tokio::task::spawn_blocking;
 use super::Event;
 use super::crowd::Crowd;
 use super::failure::{Cause, Failure, chain};
+use super::from_peers::{FromPeers, from_peers};
 use super::limit::Limit;
 use super::nics::Nics;
 use super::patience::Patience;
 use super::queue::{Queue, Work};
 use super::rate::{Floor, Rate};
 use super::retry::{Policy, Retry};
-use super::source::{Fault, Remedy, Source};
+use super::source::{Body as _, Fault, Remedy, Source};
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
 use super::turns::Turns;
 use crate::base::{ByteRange, Extent, FileId, Lane};
+use crate::peer::Peers;
 use crate::store::{File, Sealed, Store};
+
+/// Until the origin is asked again for a checksum it could not give.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What all connections work on.
 pub(super) struct Shared {
@@ -40,6 +45,7 @@ pub(super) struct Shared {
     pub(super) early_writeback: bool,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) retry: Policy,
+    pub(super) peers: Option<Peers>,
     /// Most bytes of one request.
     pub(super) max_extent: u64,
 }
@@ -92,28 +98,24 @@ impl<S: Source> Connection<S> {
     /// Works until there is nothing more, ever.
     pub(super) async fn run(mut self) {
         loop {
-            if !self.shared.crowd.admits(self.number) {
-                // What this one has left to do, such as sealing a file that it has filled, is for another one.
-                self.shared.queue.pass_on();
-            }
-            tokio::select! {
-                biased;
-                () = self.shared.crowd.admitted(self.number) => {}
-                // To be told to stop.
-                _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+            // Among peers, how many read the origin is theirs to say; the others are to ask peers.
+            if self.shared.peers.is_none() {
+                if !self.shared.crowd.admits(self.number) {
+                    // What this one has left to do, such as sealing a file that it has filled, is for another one.
+                    self.shared.queue.pass_on();
+                }
+                tokio::select! {
+                    biased;
+                    () = self.shared.crowd.admitted(self.number) => {}
+                    // To be told to stop.
+                    _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+                }
             }
             let reach = self.rate.reach().min(self.shared.max_extent);
             // Connections of a thread write to the same file, since they never write at the same time.
             let nth = || self.thread % self.shared.turns.width();
             match self.shared.queue.next(reach, nth).await {
-                Work::Fetch(extent, lane) => {
-                    let nic = self.shared.nics.between(self.nic, Instant::now());
-                    if nic != self.nic {
-                        self.connect(nic);
-                        self.rate = Rate::default();
-                    }
-                    self.fetch(extent, lane).await;
-                }
+                Work::Fetch(extent, lane) => self.fetch(extent, lane).await,
                 Work::Seal(file) => self.seal(file).await,
                 Work::Stop => return,
             }
@@ -126,6 +128,21 @@ impl<S: Source> Connection<S> {
         let Some(file) = shared.store.file(extent.file) else { return };
         let range = file.layout().range_of_blocks(extent.blocks.clone());
         let mut transfer = Transfer::new(file, &shared.turns, &shared.queue, extent);
+        // Held while the origin is read: peers may wait for these blocks as long as it is.
+        let _reading = match from_peers(&shared, &mut transfer, lane, &mut self.phase).await {
+            FromPeers::Not(reading) => reading,
+            FromPeers::There if shared.early_writeback => return file.start_writeback(range),
+            FromPeers::There | FromPeers::Ended => return,
+            FromPeers::Write(error) => {
+                let cause = |key, range| Cause::Write { key, range, source: error.into() };
+                return shared.extent_lost(file, &transfer, cause);
+            }
+        };
+        let nic = shared.nics.between(self.nic, Instant::now());
+        if nic != self.nic {
+            self.connect(nic);
+            self.rate = Rate::default();
+        }
         let mut retry = Retry::new(shared.retry);
         let mut tries = 0;
         loop {
@@ -234,11 +251,63 @@ impl<S: Source> Connection<S> {
         true
     }
 
+    /// Asks the origin for the whole object's checksum where all blocks came from peers: those do not have the last
+    /// word. False if the file is lost, or is to be sealed later.
+    async fn ask_crc64(&mut self, file: &File) -> bool {
+        let mut retry = Retry::new(self.shared.retry);
+        while file.crc64().is_none() && file.layout().size() > 0 {
+            let fault = match self.source.get(file.object(), ByteRange::new(0, 1)).await {
+                Ok(body) => {
+                    match body.object_crc64() {
+                        Some(crc64) => file.note_crc64(crc64),
+                        None => return true,
+                    }
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            let wait = match fault.remedy {
+                Remedy::TryAgain => retry.after_failure(fastrand::f64()),
+                Remedy::SlowDown => retry.after_slow_down(fastrand::f64()),
+                Remedy::GiveUp => None,
+                Remedy::GiveUpFile => {
+                    let object = file.object();
+                    let (key, etag) = (object.key.clone(), object.etag.clone());
+                    self.shared.file_lost(file.id(), Cause::Changed { key, etag, source: fault.cause });
+                    return false;
+                }
+            };
+            let Some(wait) = wait else {
+                let cause = chain(&*fault.cause);
+                tracing::warn!(
+                    object = file.object().key,
+                    cause,
+                    "the checksum of the object is not known; asking again later"
+                );
+                let (shared, id) = (Arc::clone(&self.shared), file.id());
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    shared.queue.full_again(id);
+                });
+                return false;
+            };
+            self.leave_nic();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => return false,
+            }
+        }
+        true
+    }
+
     /// Checks a full file. Its blocks were let out to readers one by one before this, as each arrived over a
     /// checked request; what is found here is a fault of the path or of the origin, and readers that came before
     /// have seen it. The file is fetched once more, and then lost for good.
-    async fn seal(&self, id: FileId) {
+    async fn seal(&mut self, id: FileId) {
         let Some(file) = self.shared.store.file(id).cloned() else { return };
+        if self.shared.peers.is_some() && !self.ask_crc64(&file).await {
+            return;
+        }
         let sealer = Arc::clone(&file);
         let key = file.object().key.clone();
         match spawn_blocking(move || sealer.seal()).await {
@@ -247,6 +316,22 @@ impl<S: Source> Connection<S> {
                 self.shared.tell(Event::Complete(id));
             }
             Ok(Ok(Sealed::Mismatch { expected, found })) => {
+                let suspects = match &self.shared.peers {
+                    Some(peers) => peers.suspects(id).await,
+                    None => Vec::new(),
+                };
+                if !suspects.is_empty() {
+                    tracing::error!(
+                        object = key,
+                        expected,
+                        found,
+                        blocks = suspects.len(),
+                        "CRC-64 is wrong, and peers sent some of it; these blocks are fetched from OSS"
+                    );
+                    // The store first: a block it has afterwards was fetched afterwards.
+                    file.forget_some(&suspects);
+                    return self.shared.queue.forgotten_some(id, &suspects);
+                }
                 let again = self.shared.queue.mismatched(id);
                 let failure = Failure::new(Cause::Checksum { key: key.clone(), expected, found });
                 let lost = !again && self.shared.queue.file_lost(id, &failure);

@@ -227,6 +227,19 @@ impl File {
         self.crc64.get_or_init(|| crc64);
     }
 
+    /// The whole object's CRC-64/XZ, once OSS has told it.
+    #[must_use]
+    pub fn crc64(&self) -> Option<u64> {
+        self.crc64.get().copied()
+    }
+
+    /// CRC-64/XZ of a ready block. Asked by `peer`, which sends it along with the block.
+    #[must_use]
+    pub fn block_crc64(&self, block: BlockIndex) -> Option<u64> {
+        let crc = self.crcs.get(block.0 as usize).filter(|_| self.ready.is_ready(block));
+        crc.map(|crc| crc.load(Ordering::Relaxed))
+    }
+
     /// Reads bytes back, as pread(2): the caller has seen them ready.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
         self.handle.read_at(buf, offset).map_err(Error::io("read", &self.path))
@@ -275,6 +288,18 @@ impl File {
     pub fn forget_blocks(&self) {
         let mut disk = self.lock();
         self.forget(&mut disk);
+        self.record_or_later(&disk);
+    }
+
+    /// Marks some blocks as not ready: peers are suspected of having sent wrong ones. The file is not sealed, and
+    /// none of these blocks is being fetched.
+    pub fn forget_some(&self, blocks: &[BlockIndex]) {
+        let disk = self.lock();
+        self.remove_journal();
+        for block in blocks {
+            self.ready.unset(*block);
+        }
+        self.unrecorded.store(true, Ordering::Release);
         self.record_or_later(&disk);
     }
 

@@ -47,6 +47,17 @@ impl ReadyMap {
         newly
     }
 
+    /// Marks one block as not there. Not to be called while it is being set.
+    pub(super) fn unset(&self, block: BlockIndex) {
+        let (word, bit) = place(block.0);
+        let Some(word) = self.words.get(word) else { return };
+        // The count first: it must never say that all are there when one is not.
+        if word.load(Ordering::Acquire) & bit != 0 {
+            self.count.fetch_sub(1, Ordering::AcqRel);
+            word.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
     /// Marks every block as not there. Not to be called while blocks are being set.
     pub(super) fn clear(&self) {
         self.count.store(0, Ordering::Release);
@@ -55,8 +66,10 @@ impl ReadyMap {
         }
     }
 
-    /// A copy of the words, lowest block in the lowest bit of the first one.
-    pub(super) fn snapshot(&self) -> Vec<u64> {
+    /// A copy of the words, lowest block in the lowest bit of the first one. `peer` tells others with it what is
+    /// here.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u64> {
         self.words.iter().map(|word| word.load(Ordering::Acquire)).collect()
     }
 

@@ -6,9 +6,11 @@
 
 pub mod agent;
 pub mod checkpoint;
+pub mod cluster;
 pub mod content;
 pub mod crowd;
 pub mod events;
+pub mod evil;
 pub mod links;
 pub mod manager;
 pub mod origin;

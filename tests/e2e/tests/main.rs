@@ -21,6 +21,7 @@ mod memory;
 mod nics;
 mod on_change;
 mod once;
+mod peers;
 mod privileges;
 mod reader_itself;
 mod readers;

@@ -84,6 +84,19 @@ impl FileWork {
         count(states.iter().filter(|state| **state != State::Ready).count())
     }
 
+    /// No block before this one can be handed out.
+    pub(super) fn first_missing(&self) -> u32 {
+        self.first_missing
+    }
+
+    /// Blocks that can be handed out.
+    pub(super) fn missing_in(&self, within: Range<u32>) -> impl Iterator<Item = BlockIndex> + use<'_> {
+        let end = if self.closed { 0 } else { within.end.min(self.layout.block_count()) };
+        let states = self.states.get(within.start as usize..end as usize).unwrap_or_default();
+        let missing = (within.start..).zip(states).filter(|(_, state)| **state == State::Missing);
+        missing.map(|(block, _)| BlockIndex(block))
+    }
+
     /// Hands out the first run of missing blocks `within`, at most `max` of them.
     pub(super) fn claim(&mut self, within: Range<u32>, max: u32) -> Option<Range<u32>> {
         if self.closed {
@@ -97,6 +110,9 @@ impl FileWork {
         states[skip..skip + run].fill(State::InFlight);
         self.missing -= count(run);
         let start = within.start + count(skip);
+        if start == self.first_missing {
+            self.first_missing = start + count(run);
+        }
         Some(start..start + count(run))
     }
 
@@ -140,6 +156,15 @@ impl FileWork {
             }
         }
         (self.ready, self.ready_bytes) = (0, 0);
+    }
+
+    /// A block that was ready is missing again.
+    pub(super) fn forget_one(&mut self, block: BlockIndex) {
+        if self.states.get(block.0 as usize) == Some(&State::Ready) {
+            self.set_missing(block);
+            self.ready -= 1;
+            self.ready_bytes -= self.layout.range_of(block).len();
+        }
     }
 
     pub(super) fn close(&mut self) {

@@ -54,7 +54,7 @@ impl Load {
         let mut lanes = lanes::Lanes::new(NonZeroU32::new(2).unwrap());
         lanes.add_file(layout, |_| false);
         Arc::new(Self {
-            queue: Queue::new(lanes, VecDeque::new()),
+            queue: Queue::new(lanes, VecDeque::new(), None),
             ready: ReadyMap::new(layout),
             written: std::array::from_fn(|_| AtomicBool::new(false)),
             fetches: std::array::from_fn(|_| AtomicU32::new(0)),

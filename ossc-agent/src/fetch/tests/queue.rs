@@ -39,7 +39,7 @@ fn no_wakeup_is_lost_and_no_waiter_forgotten() {
     let mut lanes = Lanes::new(NonZeroU32::new(12).unwrap());
     let size = u64::from(BLOCKS) * BlockSize::MIN.bytes();
     lanes.add_file(Layout::new(size, BlockSize::MIN).unwrap(), |_| false);
-    let queue = Queue::new(lanes, VecDeque::new());
+    let queue = Queue::new(lanes, VecDeque::new(), None);
     // One reader after the other asks for a few blocks, so that the tasks go idle again and again.
     let read = |seed| {
         let mut rng = fastrand::Rng::with_seed(seed);

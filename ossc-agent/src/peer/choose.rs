@@ -1,0 +1,117 @@
+//! Which block a free connection fetches next, and from which side. Pure; part of [`Swarm`].
+//!
+//! Demand is handed out as it comes. Everything else: the own share first, in order, up to a bound before the
+//! swarm's frontier; then what peers have or are reading, in order, within a window behind the own frontier. In
+//! each group of as many blocks as there are nodes every node begins at another place, so that not all of them
+//! ask the same peer for the same block.
+
+use std::time::Instant;
+
+use super::swarm::{At, Flight, NodeIndex, Swarm};
+use crate::base::{BlockIndex, FileId};
+
+/// Most wanted blocks looked at for one choice: a window of 4 GiB in blocks of 2 MiB, and as much again.
+const SCAN: usize = 4096;
+
+/// The best block of a peer so far.
+struct Best {
+    group: u64,
+    turn: u64,
+    at: At,
+}
+
+impl Swarm {
+    /// Takes a block that a reader waits for. False if it is to wait for a free place: some connections are always
+    /// left for reading the origin, so that peers that wait for this node get their blocks.
+    pub fn claim(&mut self, at: (FileId, BlockIndex), now: Instant) -> bool {
+        self.refresh(now);
+        if self.is_mine(at, now) {
+            self.take_off(at, Flight::Origin);
+        } else if self.peer_in_flight < self.settings.peer_slots {
+            self.take_off(at, Flight::Peer);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Chooses among blocks in the order they are wanted, and takes one.
+    pub fn choose(
+        &mut self,
+        wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>,
+        now: Instant,
+    ) -> Option<(FileId, BlockIndex)> {
+        self.refresh(now);
+        let origin_free = self.origin_in_flight < self.settings.origin_slots;
+        let peer_free = self.peer_in_flight < self.settings.peer_slots;
+        if !origin_free && !peer_free {
+            return None;
+        }
+        let nodes = self.domain.len().max(1) as u64;
+        let own_turn = self.domain.iter().position(|node| *node == NodeIndex::ME).unwrap_or(0) as u64;
+        let mut limits = None;
+        let mut best: Option<Best> = None;
+        for at in wanted.take(SCAN) {
+            let position = self.position(at);
+            let (own_limit, peer_limit) = *limits.get_or_insert_with(|| {
+                let ahead = self.settings.look_ahead.max(4 * nodes * self.len(at));
+                (
+                    self.frontier().max(position).saturating_add(ahead),
+                    position.saturating_add(self.settings.window),
+                )
+            });
+            if position > own_limit.max(peer_limit) {
+                // What was planned stands before the rest and may be anywhere.
+                continue;
+            }
+            if self.is_mine(at, now) {
+                if origin_free && position <= own_limit {
+                    self.take_off(at, Flight::Origin);
+                    return Some(at);
+                }
+                continue;
+            }
+            if !peer_free || position > peer_limit || best.as_ref().is_some_and(|best| best.turn == 0) {
+                continue;
+            }
+            let number = position / self.len((at.0, BlockIndex(0))).max(1);
+            let (group, turn) = (number / nodes, (number % nodes + nodes - own_turn) % nodes);
+            let better = best.as_ref().is_none_or(|best| group == best.group && turn < best.turn);
+            if better && self.can_come(at, now) {
+                best = Some(Best { group, turn, at });
+            }
+        }
+        let at = best?.at;
+        self.take_off(at, Flight::Peer);
+        Some(at)
+    }
+
+    /// Whether this node is to read the block from the origin: nobody has it, and its owner is this node, or every
+    /// better owner cannot be asked, or somebody could not reach those and asked this node.
+    pub(super) fn is_mine(&mut self, at: At, now: Instant) -> bool {
+        if self.forced.contains(&at) || self.origin_only.contains(&at) {
+            return true;
+        }
+        let first = self.ranks(at).into_iter().flatten().find(|node| self.is_usable(*node, now));
+        first == Some(NodeIndex::ME)
+            && self.holders(at, now).next().is_none()
+            && self.readers(at, now).next().is_none()
+    }
+
+    /// Whether a peer has a free place for a request for the block.
+    fn can_come(&mut self, at: At, now: Instant) -> bool {
+        let ranks = self.ranks(at);
+        let free = |node: &NodeIndex| {
+            self.nodes.get(node.index()).is_some_and(|node| node.asked < self.settings.per_peer)
+        };
+        let mut holders = self.holders(at, now).peekable();
+        if holders.peek().is_some() {
+            return holders.any(|node| free(&node));
+        }
+        drop(holders);
+        if self.readers(at, now).any(|node| free(&node)) {
+            return true;
+        }
+        ranks.iter().flatten().find(|node| self.is_usable(**node, now)).is_some_and(free)
+    }
+}

@@ -1,0 +1,284 @@
+//! The way of one block: whom to ask, and whom next when that fails. Pure; part of [`Swarm`].
+//!
+//! Who has it, or else its owner; where they send us, at most twice; the nodes that stand in for the owner; and only
+//! then the origin, if this node is one of those, or has waited long and has budget for it. A node that owns the
+//! block asks those before it in the ranks whether one has it already, if their news is old, and reads it.
+
+use std::time::{Duration, Instant};
+
+use super::id::Name;
+use super::swarm::{At, Flight, NodeIndex, Swarm};
+use crate::base::{BlockIndex, FileId};
+
+/// Most redirects followed in a row.
+pub const MAX_HOPS: u8 = 2;
+/// Before asking round again, at first and at most.
+const PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a request may lead to at the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Read it from the origin if you do not have it.
+    Owner,
+    /// Send it if you have it.
+    Holder,
+}
+
+/// One block on its way.
+#[derive(Debug)]
+pub struct Pursuit {
+    at: At,
+    /// A reader waits.
+    urgent: bool,
+    began: Instant,
+    /// Asked in this round.
+    tried: Vec<NodeIndex>,
+    /// Where the last one sent us.
+    hint: Option<(NodeIndex, u8)>,
+    hops: u8,
+    rounds: u32,
+    /// Somebody in this round has it or is getting it: a second reader would only cost the origin.
+    coming: bool,
+    /// What the last busy peer asked us to wait.
+    retry: Option<Duration>,
+}
+
+impl Pursuit {
+    /// The file and block.
+    #[must_use]
+    pub fn at(&self) -> (FileId, BlockIndex) {
+        self.at
+    }
+
+    /// Whether a reader waits for it.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Ask this node.
+    Ask {
+        /// Whom.
+        node: NodeIndex,
+        /// What for.
+        role: Role,
+        /// Redirects so far.
+        hop: u8,
+        /// How long it may hold the request.
+        wait: Duration,
+    },
+    /// Read it from the origin; others may wait for that from now on.
+    Origin,
+    /// Nobody can be asked now.
+    Wait(Duration),
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The block, and its checksum agreed.
+    Got,
+    /// It does not have it and is not reading it.
+    NotHere,
+    /// It is still reading it.
+    NotYet,
+    /// Ask that one.
+    Redirected(Name),
+    /// Too many requests.
+    Busy(Duration),
+    /// No connection, no reply in time, or a broken one.
+    Failed,
+    /// The bytes were not those of their checksum.
+    Corrupt,
+}
+
+impl Swarm {
+    /// Begins with a block that was claimed or chosen.
+    #[must_use]
+    pub fn pursue(&self, at: (FileId, BlockIndex), urgent: bool, now: Instant) -> Pursuit {
+        Pursuit {
+            at,
+            urgent,
+            began: now,
+            tried: Vec::new(),
+            hint: None,
+            hops: 0,
+            rounds: 0,
+            coming: false,
+            retry: None,
+        }
+    }
+
+    /// What to do next. After `Ask`, [`Self::outcome`] is told what came of it; after `Origin` the block counts as
+    /// being read until [`Self::land`].
+    pub fn next_step(&mut self, pursuit: &mut Pursuit, now: Instant) -> Step {
+        let at = pursuit.at;
+        if self.origin_only.contains(&at) || !self.is_sharing(now) {
+            return self.origin(at);
+        }
+        let hint = pursuit.hint.take().filter(|(node, _)| self.can_ask(pursuit, *node, now));
+        if let Some((node, hop)) = hint {
+            return self.ask(pursuit, node, Role::Owner, hop);
+        }
+        pursuit.hops = 0;
+        let ranks = self.ranks(at);
+        let owner = ranks.into_iter().flatten().find(|node| self.is_usable(*node, now));
+        let reader = self.readers(at, now).find(|node| self.can_ask(pursuit, *node, now));
+        if let Some(reader) = reader.filter(|_| !self.forced.contains(&at)) {
+            return self.ask(pursuit, reader, Role::Owner, 0);
+        }
+        if self.forced.contains(&at) || owner == Some(NodeIndex::ME) {
+            return match self.pick(pursuit, now).or_else(|| self.unsure(pursuit, ranks, now)) {
+                Some(node) => self.ask(pursuit, node, Role::Holder, 0),
+                None if pursuit.coming && !self.is_blocked(pursuit, now) => self.pause(pursuit),
+                None => self.origin(at),
+            };
+        }
+        let holder = self.pick(pursuit, now);
+        if let Some(owner) = owner.filter(|owner| self.can_ask(pursuit, *owner, now))
+            && (holder.is_none() || self.has(owner, at) && !self.is_crowded(owner))
+        {
+            return self.ask(pursuit, owner, Role::Owner, 0);
+        }
+        if let Some(holder) = holder {
+            return self.ask(pursuit, holder, Role::Holder, 0);
+        }
+        let blocked = self.is_blocked(pursuit, now);
+        let stand_in = !pursuit.coming || blocked;
+        for node in ranks.into_iter().flatten().filter(|_| stand_in) {
+            if node == NodeIndex::ME {
+                return self.origin(at);
+            }
+            if self.can_ask(pursuit, node, now) {
+                return self.ask(pursuit, node, Role::Owner, 0);
+            }
+        }
+        let bytes = self.len(at);
+        if blocked && self.budget.take(bytes, now) {
+            return self.origin(at);
+        }
+        self.pause(pursuit)
+    }
+
+    fn is_blocked(&self, pursuit: &Pursuit, now: Instant) -> bool {
+        now.saturating_duration_since(pursuit.began) >= self.settings.patience
+    }
+
+    /// Begins another round after a while.
+    #[expect(clippy::unused_self, reason = "reads as the other steps do")]
+    fn pause(&self, pursuit: &mut Pursuit) -> Step {
+        pursuit.tried.clear();
+        pursuit.coming = false;
+        let pause = PAUSE.saturating_mul(1 << pursuit.rounds.min(4)).min(MAX_PAUSE);
+        pursuit.rounds += 1;
+        Step::Wait(pursuit.retry.take().map_or(pause, |retry| retry.clamp(PAUSE, MAX_PAUSE)))
+    }
+
+    /// What came of the last `Ask`. True if the node is not asked any more, ever.
+    pub fn outcome(
+        &mut self,
+        pursuit: &mut Pursuit,
+        node: NodeIndex,
+        outcome: &Outcome,
+        now: Instant,
+    ) -> bool {
+        let (file, block) = pursuit.at;
+        if let Some(entry) = self.nodes.get_mut(node.index()) {
+            entry.asked = entry.asked.saturating_sub(1);
+            match outcome {
+                Outcome::Failed | Outcome::Corrupt => {}
+                _ => entry.breaker.succeeded(),
+            }
+        }
+        match outcome {
+            Outcome::Got => {}
+            Outcome::NotYet => pursuit.coming = true,
+            Outcome::NotHere => {
+                self.lacks(node, (file, block));
+                self.is_not_reading(node, (file, block));
+            }
+            Outcome::Redirected(name) => {
+                pursuit.coming = true;
+                let hop = pursuit.hops + 1;
+                pursuit.hint = self.find(name).filter(|_| hop <= MAX_HOPS).map(|node| (node, hop));
+            }
+            Outcome::Busy(retry) => (pursuit.coming, pursuit.retry) = (true, Some(*retry)),
+            Outcome::Failed => self.failed(node, now),
+            Outcome::Corrupt => return self.struck(node, now),
+        }
+        false
+    }
+
+    /// A node told its queue with a reply.
+    pub fn queue_is(&mut self, node: NodeIndex, queue: u32) {
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.queue = queue;
+        }
+    }
+
+    fn origin(&mut self, at: At) -> Step {
+        self.forced.remove(&at);
+        self.take_off(at, Flight::Origin);
+        Step::Origin
+    }
+
+    fn ask(&mut self, pursuit: &mut Pursuit, node: NodeIndex, role: Role, hop: u8) -> Step {
+        pursuit.tried.push(node);
+        pursuit.hops = hop;
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.asked += 1;
+        }
+        // Who is not reading it answers at once.
+        Step::Ask { node, role, hop, wait: self.settings.park }
+    }
+
+    fn can_ask(&self, pursuit: &Pursuit, node: NodeIndex, now: Instant) -> bool {
+        node != NodeIndex::ME && !pursuit.tried.contains(&node) && self.is_usable(node, now)
+    }
+
+    fn is_crowded(&self, node: NodeIndex) -> bool {
+        self.nodes
+            .get(node.index())
+            .is_some_and(|node| node.queue > self.settings.long_queue || node.asked >= self.settings.per_peer)
+    }
+
+    /// The less loaded of two random holders.
+    fn pick(&mut self, pursuit: &Pursuit, now: Instant) -> Option<NodeIndex> {
+        let holders = self.holders(pursuit.at, now).filter(|node| !pursuit.tried.contains(node));
+        let holders: Vec<_> = holders.collect();
+        let two = [self.rng.choice(&holders), self.rng.choice(&holders)];
+        let load = |node: &NodeIndex| self.nodes.get(node.index()).map_or(0, |node| node.asked + node.queue);
+        two.into_iter().flatten().copied().min_by_key(load)
+    }
+
+    /// The next rank whose news is too old to say that it lacks the block.
+    fn unsure(
+        &self,
+        pursuit: &Pursuit,
+        ranks: [Option<NodeIndex>; super::placement::RANKS],
+        now: Instant,
+    ) -> Option<NodeIndex> {
+        ranks.into_iter().flatten().filter(|node| self.can_ask(pursuit, *node, now)).find(|node| {
+            let heard = self.nodes.get(node.index()).and_then(|node| node.heard);
+            let fresh = if self.is_settled(now) { self.settings.fresh } else { Duration::ZERO };
+            heard.is_none_or(|heard| now.saturating_duration_since(heard) > fresh)
+        })
+    }
+
+    /// A node does not have what its bitmap said.
+    fn lacks(&mut self, node: NodeIndex, (file, block): At) {
+        let have =
+            self.nodes.get_mut(node.index()).and_then(|node| node.have.get_mut(file.index())?.as_mut());
+        if have.is_some_and(|have| have.unset(block))
+            && let Some(copies) =
+                self.files.get_mut(file.index()).and_then(|file| file.copies.get_mut(block.0 as usize))
+        {
+            *copies = copies.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! How many blocks are sent at a time, to each peer and altogether, and how fast. Places are given in the order they
+//! were asked for; a few are kept for blocks that readers wait for, so that those never queue behind blocks that are
+//! only fetched ahead. A peer that asks for more than its share is told to come again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::id::Name;
+
+/// Blocks sent at a time.
+const SENDS: usize = 16;
+/// And blocks that readers wait for, besides.
+const URGENT: usize = 4;
+/// Blocks queued or sent for one peer at a time: what it asks for, and as much again for its readers.
+const PER_PEER: u32 = 8;
+/// Blocks queued for all; more are turned away.
+const MOST_QUEUED: u32 = 256;
+
+/// The places, and the bucket that bounds the speed.
+#[derive(Debug)]
+pub(super) struct Sends {
+    ahead: Arc<Semaphore>,
+    urgent: Arc<Semaphore>,
+    /// Waiting for a place or being sent.
+    queued: AtomicU32,
+    by_peer: Mutex<HashMap<Name, u32>>,
+    rate: Option<Mutex<Bucket>>,
+}
+
+/// Bytes that may be sent now; may be owed.
+#[derive(Debug)]
+struct Bucket {
+    bytes_a_second: u64,
+    /// When everything sent so far is paid for.
+    paid: Instant,
+}
+
+/// A place in the queue, and then among the sends, until dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    sends: Arc<Sends>,
+    peer: Name,
+    urgent: bool,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Sends {
+    /// `rate` is the most bytes a second.
+    pub(super) fn new(rate: Option<u64>) -> Self {
+        Self {
+            ahead: Arc::new(Semaphore::new(SENDS)),
+            urgent: Arc::new(Semaphore::new(URGENT)),
+            queued: AtomicU32::new(0),
+            by_peer: Mutex::default(),
+            rate: rate.map(|bytes_a_second| {
+                Mutex::new(Bucket { bytes_a_second: bytes_a_second.max(1), paid: Instant::now() })
+            }),
+        }
+    }
+
+    /// Blocks that wait to be sent or are being sent.
+    pub(super) fn queue(&self) -> u32 {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// A place for a block of this peer, unless it or all have too many.
+    pub(super) fn place(self: &Arc<Self>, peer: &Name, urgent: bool) -> Option<Place> {
+        let mut by_peer = lock(&self.by_peer);
+        let count = by_peer.entry(peer.clone()).or_default();
+        if *count >= PER_PEER || self.queue() >= MOST_QUEUED {
+            return None;
+        }
+        *count += 1;
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        Some(Place { sends: Arc::clone(self), peer: peer.clone(), urgent, permit: None })
+    }
+
+    /// Waits until `bytes` more may be sent.
+    pub(super) async fn pace(&self, bytes: usize) {
+        let Some(rate) = &self.rate else { return };
+        let wait = lock(rate).pay(bytes as u64, Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+impl Bucket {
+    /// How long to wait before sending `bytes`.
+    fn pay(&mut self, bytes: u64, now: Instant) -> Duration {
+        let begin = self.paid.max(now);
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_a_second);
+        self.paid = begin + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        begin.saturating_duration_since(now)
+    }
+}
+
+impl Place {
+    /// Waits for the turn.
+    pub(super) async fn wait(&mut self) {
+        let ahead = Arc::clone(&self.sends.ahead).acquire_owned();
+        let permit = if self.urgent {
+            tokio::select! {
+                permit = Arc::clone(&self.sends.urgent).acquire_owned() => permit,
+                permit = ahead => permit,
+            }
+        } else {
+            ahead.await
+        };
+        // The semaphores are never closed.
+        self.permit = permit.ok();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.sends.queued.fetch_sub(1, Ordering::Relaxed);
+        let mut by_peer = lock(&self.sends.by_peer);
+        if let Some(count) = by_peer.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                by_peer.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Holders leave counts whole.
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_has_its_share_and_urgent_blocks_their_places() {
+        let sends = Arc::new(Sends::new(None));
+        let names: Vec<Name> = (0..3).map(|at| format!("n{at}").parse().unwrap()).collect();
+        let mut held = Vec::new();
+        for name in &names {
+            let places: Vec<_> = (0..=PER_PEER).filter_map(|_| sends.place(name, false)).collect();
+            assert_eq!(places.len(), PER_PEER as usize);
+            held.extend(places);
+        }
+        assert_eq!(sends.queue(), 3 * PER_PEER);
+        for place in held.iter_mut().take(SENDS) {
+            place.wait().await;
+        }
+        let urgent: Name = "urgent".parse().unwrap();
+        for _ in 0..URGENT {
+            let mut place = sends.place(&urgent, true).unwrap();
+            place.wait().await;
+            held.push(place);
+        }
+        held.clear();
+        assert_eq!((sends.queue(), lock(&sends.by_peer).len()), (0, 0));
+    }
+
+    #[test]
+    fn the_bucket_lets_so_many_bytes_through_a_second() {
+        let now = Instant::now();
+        let mut bucket = Bucket { bytes_a_second: 1000, paid: now };
+        let waits = [500, 500, 500].map(|bytes| bucket.pay(bytes, now).as_millis());
+        assert_eq!(waits, [0, 500, 1000]);
+        assert_eq!(bucket.pay(1, now + Duration::from_secs(9)).as_millis(), 0);
+    }
+}

@@ -1,0 +1,486 @@
+//! What one node knows of the others, and everything it decides about them: which block comes from where
+//! (`choose`, `pursuit`), and what others are answered (`answer`). Pure: time and news come in, decisions go out;
+//! no socket, no file, no clock. The same code runs against simulated links.
+//!
+//! The rules, each found by simulation of 50 and 500 nodes: read your own share of the blocks first and everything
+//! else from peers; look ahead by the frontier of the whole swarm, not by your own; take a block from anybody who
+//! has it; wait only for a node that is reading the origin at that moment, so that two nodes never wait for each
+//! other; and never let trouble turn into every node reading the whole model.
+
+mod node;
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use self::node::{Node, Shared, count, forget, frontier};
+use super::bitmap::Bitmap;
+use super::health::{Breaker, EscapeBudget};
+use super::id::{Name, ObjectId};
+use super::placement::{self, Candidate, NodeKey, RANKS};
+use crate::base::{BlockIndex, FileId, Layout};
+
+/// Between two looks at whether time alone has changed who owns blocks.
+const RECHECK: Duration = Duration::from_millis(100);
+/// Blocks with a wrong checksum after which nothing is taken from a node any more. One may be a broken network.
+const STRIKES: u32 = 3;
+
+/// The bounds of the schedule.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes that the own share is read ahead of the swarm's frontier, at least.
+    pub look_ahead: u64,
+    /// Bytes behind the own frontier in which blocks are asked of peers.
+    pub window: u64,
+    /// Blocks read from the origin at a time.
+    pub origin_slots: u32,
+    /// Blocks asked of peers at a time.
+    pub peer_slots: u32,
+    /// Blocks asked of one peer at a time.
+    pub per_peer: u32,
+    /// A node that joins others owns no blocks for so long, until all know it.
+    pub join_delay: Duration,
+    /// How long a peer may hold a request for a block that it is reading.
+    pub park: Duration,
+    /// A block that peers cannot give for so long may be read from the origin, within the budget.
+    pub patience: Duration,
+    /// A bitmap older than this is not trusted to say that a node lacks a block.
+    pub fresh: Duration,
+    /// A queue longer than this sends requests to other holders.
+    pub long_queue: u32,
+}
+
+impl Default for Settings {
+    /// From the simulation: 8 GB and 4 GB at 664 GB, 16 requests in flight, 4 a peer.
+    fn default() -> Self {
+        Self {
+            look_ahead: 8 << 30,
+            window: 4 << 30,
+            origin_slots: 16,
+            peer_slots: 16,
+            per_peer: 4,
+            join_delay: Duration::from_millis(1500),
+            park: Duration::from_secs(2),
+            patience: Duration::from_secs(5),
+            fresh: Duration::from_secs(1),
+            long_queue: 4,
+        }
+    }
+}
+
+/// A node's place in the table; 0 is this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeIndex(u16);
+
+impl NodeIndex {
+    /// This node.
+    pub const ME: Self = Self(0);
+
+    pub(super) fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
+/// What a node said of itself.
+#[derive(Debug, Clone)]
+pub struct News {
+    /// Its name.
+    pub name: Name,
+    /// Speed of its network, as a weight.
+    pub weight: f64,
+    /// How long it has been loading.
+    pub age: Duration,
+    /// It ends soon: it still serves, but is to own nothing.
+    pub draining: bool,
+    /// Blocks it has been asked for and has not sent yet.
+    pub queue: u32,
+    /// What it has, as words of bitmaps.
+    pub haves: Vec<(ObjectId, Vec<u64>)>,
+    /// What it is reading from the origin.
+    pub reading: Vec<(ObjectId, BlockIndex)>,
+}
+
+/// Where a block in flight comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flight {
+    Origin,
+    Peer,
+}
+
+/// A block of a file.
+pub(super) type At = (FileId, BlockIndex);
+
+/// The state of the exchange on this node.
+#[derive(Debug)]
+pub struct Swarm {
+    pub(super) settings: Settings,
+    pub(super) rng: fastrand::Rng,
+    pub(super) nodes: Vec<Node>,
+    by_name: HashMap<Name, NodeIndex>,
+    pub(super) files: Vec<Shared>,
+    by_object: HashMap<ObjectId, FileId>,
+    /// Who owns blocks, and the same for the hash.
+    pub(super) domain: Vec<NodeIndex>,
+    candidates: Vec<Candidate>,
+    /// Counts changes of the domain.
+    epoch: u32,
+    checked: Option<Instant>,
+    /// When the domain last changed.
+    changed: Instant,
+    in_flight: HashMap<At, Flight>,
+    pub(super) origin_in_flight: u32,
+    pub(super) peer_in_flight: u32,
+    /// Blocks that others asked this node to read because their owner cannot.
+    pub(super) forced: HashSet<At>,
+    /// Blocks that are taken from nobody but the origin.
+    pub(super) origin_only: HashSet<At>,
+    /// Blocks that peers are reading from the origin, as last heard.
+    reading: HashMap<At, Vec<NodeIndex>>,
+    pub(super) budget: EscapeBudget,
+}
+
+impl Swarm {
+    /// Alone, for these files in the order they are loaded. `seed` makes its random choices repeatable.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        (name, weight): (Name, f64),
+        files: Vec<(ObjectId, Layout)>,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let mut start = 0;
+        let by_object = (0..).zip(&files).map(|(number, (object, _))| (*object, FileId(number))).collect();
+        let files: Vec<_> = files
+            .into_iter()
+            .map(|(object, layout)| {
+                let blocks = layout.block_count() as usize;
+                let file = Shared {
+                    object,
+                    layout,
+                    start,
+                    copies: vec![0; blocks],
+                    ranks: vec![(0, [None; RANKS]); blocks],
+                };
+                start += layout.size();
+                file
+            })
+            .collect();
+        let block = files.iter().map(|file| file.layout.block_size().bytes()).max().unwrap_or(0);
+        let mut swarm = Self {
+            settings,
+            rng: fastrand::Rng::with_seed(seed),
+            nodes: Vec::new(),
+            by_name: HashMap::new(),
+            files,
+            by_object,
+            domain: Vec::new(),
+            candidates: Vec::new(),
+            epoch: 0,
+            checked: None,
+            changed: now,
+            in_flight: HashMap::new(),
+            origin_in_flight: 0,
+            peer_in_flight: 0,
+            forced: HashSet::new(),
+            origin_only: HashSet::new(),
+            reading: HashMap::new(),
+            budget: EscapeBudget::new(start, block, now),
+        };
+        swarm.node(&name, weight, now);
+        swarm.refresh(now);
+        swarm
+    }
+
+    /// A node's entry, made if it is new. None if there are absurdly many.
+    fn node(&mut self, name: &Name, weight: f64, started: Instant) -> Option<NodeIndex> {
+        if let Some(node) = self.by_name.get(name) {
+            return Some(*node);
+        }
+        let node = NodeIndex(u16::try_from(self.nodes.len()).ok()?);
+        self.nodes.push(Node {
+            name: name.clone(),
+            key: NodeKey::of(name),
+            weight,
+            started,
+            alive: node == NodeIndex::ME,
+            draining: false,
+            quarantined: false,
+            strikes: 0,
+            breaker: Breaker::default(),
+            heard: None,
+            have: vec![None; self.files.len()],
+            frontier: 0,
+            asked: 0,
+            queue: 0,
+        });
+        self.by_name.insert(name.clone(), node);
+        Some(node)
+    }
+
+    /// A peer told what it has. None for news of this node itself.
+    pub fn heard(&mut self, news: News, now: Instant) -> Option<NodeIndex> {
+        let started = now.checked_sub(news.age).unwrap_or(now);
+        let node = self.node(&news.name, news.weight, started)?;
+        if node == NodeIndex::ME {
+            return None;
+        }
+        let entry = self.nodes.get_mut(node.index())?;
+        let was_gone = !entry.alive;
+        // A restarted node has another age; small differences are the network's.
+        if was_gone || entry.started + self.settings.join_delay < started {
+            entry.started = started;
+        }
+        if entry.weight != news.weight || entry.draining != news.draining || was_gone {
+            self.checked = None;
+        }
+        (entry.weight, entry.draining, entry.queue) = (news.weight, news.draining, news.queue);
+        (entry.alive, entry.heard) = (true, Some(now));
+        entry.breaker.succeeded();
+        let mut old = std::mem::replace(&mut entry.have, vec![None; self.files.len()]);
+        for (object, words) in news.haves {
+            let Some(file) = self.by_object.get(&object).map(|file| file.index()) else { continue };
+            let Some(shared) = self.files.get_mut(file) else { continue };
+            if entry.have.get(file).is_some_and(Option::is_some) {
+                // Said twice; the copies would be counted twice.
+                continue;
+            }
+            let blocks = shared.layout.block_count();
+            let new = Bitmap::from_words(blocks, words);
+            let before = old.get_mut(file).and_then(Option::take).unwrap_or_else(|| Bitmap::new(blocks));
+            count(&mut shared.copies, new.changes(&before));
+            if let Some(slot) = entry.have.get_mut(file) {
+                *slot = Some(new);
+            }
+        }
+        // What it had and does not mention any more.
+        for (shared, gone) in self.files.iter_mut().zip(&old) {
+            if let Some(gone) = gone {
+                count(&mut shared.copies, Bitmap::new(shared.layout.block_count()).changes(gone));
+            }
+        }
+        entry.frontier = frontier(&self.files, &entry.have);
+        self.stops_reading(node);
+        for (object, block) in news.reading {
+            let Some(file) = self.by_object.get(&object).copied() else { continue };
+            if self.len((file, block)) > 0 {
+                self.reading.entry((file, block)).or_default().push(node);
+            }
+        }
+        Some(node)
+    }
+
+    fn stops_reading(&mut self, node: NodeIndex) {
+        self.reading.retain(|_, nodes| {
+            nodes.retain(|other| *other != node);
+            !nodes.is_empty()
+        });
+    }
+
+    /// A peer has gone, as far as the membership knows.
+    pub fn lost(&mut self, name: &Name) {
+        let Some(node) = self.find(name).filter(|node| *node != NodeIndex::ME) else { return };
+        self.stops_reading(node);
+        let Some(entry) = self.nodes.get_mut(node.index()) else { return };
+        if std::mem::replace(&mut entry.alive, false) {
+            forget(&mut self.files, entry);
+            self.checked = None;
+        }
+    }
+
+    /// A request to a peer failed.
+    pub(super) fn failed(&mut self, node: NodeIndex, now: Instant) {
+        if let Some(entry) = self.nodes.get_mut(node.index()) {
+            entry.breaker.failed(now);
+            self.checked = None;
+        }
+    }
+
+    /// A peer sent wrong bytes. True if nothing is taken from it any more.
+    pub(super) fn struck(&mut self, node: NodeIndex, now: Instant) -> bool {
+        let Some(entry) = self.nodes.get_mut(node.index()) else { return false };
+        entry.strikes += 1;
+        if entry.strikes < STRIKES {
+            self.failed(node, now);
+            return false;
+        }
+        self.quarantine(node)
+    }
+
+    /// Takes nothing from this node any more. True if that is news.
+    pub(super) fn quarantine(&mut self, node: NodeIndex) -> bool {
+        let Some(entry) = self.nodes.get_mut(node.index()) else { return false };
+        forget(&mut self.files, entry);
+        self.checked = None;
+        !std::mem::replace(&mut entry.quarantined, true)
+    }
+
+    /// This node ends soon: it owns nothing any more.
+    pub fn drain(&mut self) {
+        if let Some(me) = self.nodes.first_mut() {
+            me.draining = true;
+        }
+        self.checked = None;
+    }
+
+    /// Whether [`Self::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.nodes.first().is_some_and(|me| me.draining)
+    }
+
+    /// Whether there is anybody to share with.
+    pub fn is_sharing(&mut self, now: Instant) -> bool {
+        self.refresh(now);
+        self.nodes.iter().skip(1).any(|node| node.shares() && !node.breaker.has_given_up())
+    }
+
+    /// A peer by its name.
+    #[must_use]
+    pub fn find(&self, name: &Name) -> Option<NodeIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A node's name.
+    #[must_use]
+    pub fn name(&self, node: NodeIndex) -> Option<&Name> {
+        self.nodes.get(node.index()).map(|node| &node.name)
+    }
+
+    /// The file of an object.
+    #[must_use]
+    pub fn file(&self, object: ObjectId) -> Option<FileId> {
+        self.by_object.get(&object).copied()
+    }
+
+    /// The object of a file.
+    #[must_use]
+    pub fn object(&self, file: FileId) -> Option<ObjectId> {
+        self.files.get(file.index()).map(|file| file.object)
+    }
+
+    /// Works out who owns blocks, if that may have changed.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        if self.checked.is_some_and(|checked| now < checked + RECHECK) {
+            return;
+        }
+        self.checked = Some(now);
+        let oldest = self.nodes.iter().filter(|node| node.owns()).map(|node| node.started).min();
+        let delay = self.settings.join_delay;
+        // Those who began together begin at once; who joins them is waited for until all have heard of it.
+        let settled = |node: &Node| {
+            oldest.is_none_or(|oldest| node.started < oldest + delay) || now >= node.started + delay
+        };
+        let domain: Vec<_> = (0..)
+            .map(NodeIndex)
+            .zip(&self.nodes)
+            .filter(|(_, node)| node.owns() && settled(node))
+            .map(|(index, _)| index)
+            .collect();
+        let candidate = |node: &NodeIndex| {
+            self.nodes.get(node.index()).map(|node| Candidate { key: node.key, weight: node.weight })
+        };
+        let candidates: Vec<_> = domain.iter().filter_map(candidate).collect();
+        if candidates != self.candidates || domain != self.domain {
+            (self.domain, self.candidates) = (domain, candidates);
+            self.epoch += 1;
+            self.changed = now;
+        }
+    }
+
+    /// Whether owners have been the same for so long that everybody knows what their predecessors were reading.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.changed) > self.settings.fresh * 2
+    }
+
+    /// Who is to read a block, the owner first.
+    pub(super) fn ranks(&mut self, (file, block): At) -> [Option<NodeIndex>; RANKS] {
+        let Some(shared) = self.files.get_mut(file.index()) else { return [None; RANKS] };
+        let Some((epoch, ranks)) = shared.ranks.get_mut(block.0 as usize) else { return [None; RANKS] };
+        if *epoch != self.epoch {
+            let found = placement::ranks(&self.candidates, shared.object, block);
+            *ranks = found.map(|rank| rank.and_then(|at| self.domain.get(at).copied()));
+            *epoch = self.epoch;
+        }
+        *ranks
+    }
+
+    /// Whether a node can be asked now; this one always can.
+    pub(super) fn is_usable(&self, node: NodeIndex, now: Instant) -> bool {
+        node == NodeIndex::ME
+            || self.nodes.get(node.index()).is_some_and(|node| node.shares() && node.breaker.is_closed(now))
+    }
+
+    /// Whether a peer said that it has the block.
+    pub(super) fn has(&self, node: NodeIndex, (file, block): At) -> bool {
+        let bitmap = self.nodes.get(node.index()).and_then(|node| node.have.get(file.index())?.as_ref());
+        bitmap.is_some_and(|bitmap| bitmap.has(block))
+    }
+
+    /// Peers that have the block and can be asked.
+    pub(super) fn holders(&self, at: At, now: Instant) -> impl Iterator<Item = NodeIndex> + '_ {
+        let copies = self.files.get(at.0.index()).and_then(|file| file.copies.get(at.1.0 as usize));
+        let nodes = if copies.is_some_and(|copies| *copies > 0) { self.nodes.len() } else { 0 };
+        let nodes = u16::try_from(nodes).unwrap_or(u16::MAX);
+        (1..nodes).map(NodeIndex).filter(move |node| self.has(*node, at) && self.is_usable(*node, now))
+    }
+
+    /// Peers that are reading the block from the origin and can be asked.
+    pub(super) fn readers(&self, at: At, now: Instant) -> impl Iterator<Item = NodeIndex> + '_ {
+        let nodes = self.reading.get(&at).map_or(&[][..], Vec::as_slice);
+        nodes.iter().copied().filter(move |node| self.is_usable(*node, now))
+    }
+
+    /// A peer turned out not to be reading the block.
+    pub(super) fn is_not_reading(&mut self, node: NodeIndex, at: At) {
+        if let Some(nodes) = self.reading.get_mut(&at) {
+            nodes.retain(|other| *other != node);
+        }
+    }
+
+    /// Blocks that this node is reading from the origin.
+    #[must_use]
+    pub fn own_reading(&self) -> Vec<(ObjectId, BlockIndex)> {
+        let origin = self.in_flight.iter().filter(|(_, flight)| **flight == Flight::Origin);
+        origin.filter_map(|((file, block), _)| Some((self.object(*file)?, *block))).collect()
+    }
+
+    /// Bytes before a block, over all files.
+    pub(super) fn position(&self, (file, block): At) -> u64 {
+        let file = self.files.get(file.index());
+        file.map_or(0, |file| file.start + u64::from(block.0) * file.layout.block_size().bytes())
+    }
+
+    /// Bytes of a block.
+    pub(super) fn len(&self, (file, block): At) -> u64 {
+        self.files.get(file.index()).map_or(0, |file| file.layout.range_of(block).len())
+    }
+
+    /// How far the foremost peer is.
+    pub(super) fn frontier(&self) -> u64 {
+        self.nodes.iter().skip(1).filter(|node| node.shares()).map(|node| node.frontier).max().unwrap_or(0)
+    }
+
+    /// Whether a block is under way here, and where from.
+    pub(super) fn flight(&self, at: At) -> Option<Flight> {
+        self.in_flight.get(&at).copied()
+    }
+
+    /// A block is under way, or changes its way.
+    pub(super) fn take_off(&mut self, at: At, flight: Flight) {
+        self.land(at);
+        self.in_flight.insert(at, flight);
+        match flight {
+            Flight::Origin => self.origin_in_flight += 1,
+            Flight::Peer => self.peer_in_flight += 1,
+        }
+    }
+
+    /// A block is no longer under way: it is there, or was given up.
+    pub fn land(&mut self, at: (FileId, BlockIndex)) {
+        match self.in_flight.remove(&at) {
+            Some(Flight::Origin) => self.origin_in_flight -= 1,
+            Some(Flight::Peer) => self.peer_in_flight -= 1,
+            None => {}
+        }
+    }
+}

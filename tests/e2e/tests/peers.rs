@@ -1,0 +1,198 @@
+//! Many nodes read OSS about once: what the server sent in all is about one model, and every node has every byte.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use e2e::agent::{ALL_COMPLETE, Agent, Build, PATIENCE, Start, exit};
+use e2e::cluster::Cluster;
+use e2e::evil::{Evil, Sums};
+use e2e::origin::shards;
+use e2e::scratch::Scratch;
+use e2e::turn;
+use nix::sys::signal::Signal;
+use oss_server::Config;
+
+use crate::MIB;
+
+/// Starts an agent on every node, waits until all have everything, ends them, and compares the bytes.
+fn load_everywhere(cluster: &Cluster, start: impl Fn(u8) -> Start) -> anyhow::Result<()> {
+    let agents: Vec<Agent> =
+        cluster.nodes().map(|node| start(node).start()).collect::<anyhow::Result<_>>()?;
+    for agent in &agents {
+        agent.wait_for(ALL_COMPLETE)?;
+    }
+    for agent in agents {
+        agent.stop()?.expect(exit::OK)?;
+    }
+    cluster.nodes().try_for_each(|node| cluster.check(node))
+}
+
+fn check_sent(cluster: &Cluster, percent: u64) -> anyhow::Result<()> {
+    let (sent, size) = (cluster.origin().sent(), cluster.origin().size());
+    ensure!(sent >= size, "{sent} bytes sent of a model of {size}");
+    ensure!(sent <= size * percent / 100, "{sent} bytes sent of a model of {size}, {} %", sent * 100 / size);
+    Ok(())
+}
+
+/// A server that is slower than the exchange among nodes.
+fn origin() -> Config {
+    Config { rate: 100_000_000, ..Config::default() }
+}
+
+#[test]
+fn two_nodes_read_the_model_once() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(2, origin(), shards(3, 64 * MIB + 77))?;
+    load_everywhere(&cluster, |node| cluster.start(node))?;
+    check_sent(&cluster, 110)
+}
+
+#[test]
+fn eight_nodes_read_the_model_once() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(8, origin(), shards(2, 96 * MIB + 5))?;
+    load_everywhere(&cluster, |node| cluster.start(node))?;
+    check_sent(&cluster, 110)
+}
+
+/// Runs `ossc-agent peers ...`.
+fn make(arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(Build::UnderTest.binary()?).arg("peers").args(arguments).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[test]
+fn certificates_let_nodes_in_and_keep_others_out() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let keys = Scratch::directory()?;
+    let path = |name: &str| keys.path().join(name).display().to_string();
+    make(&["init-ca", "--cluster", "blue", "--dir", &path("ca")])?;
+    make(&["init-ca", "--cluster", "blue", "--dir", &path("other-ca")])?;
+    let cluster = Cluster::new(3, origin(), shards(2, 48 * MIB))?;
+    for node in ["n0", "n1"] {
+        make(&["issue", "--node", node, "--dir", &path("ca"), "--out", &path(node)])?;
+    }
+    // The third one has a certificate that another authority issued for the same names.
+    make(&["issue", "--node", "n2", "--dir", &path("other-ca"), "--out", &path("n2")])?;
+    load_everywhere(&cluster, |node| {
+        let name = format!("n{node}");
+        let file = |file: &str| keys.path().join(&name).join(file);
+        cluster
+            .secured(node)
+            .option("--peers-cluster", "blue")
+            .option("--peers-node", &name)
+            .option("--peers-ca", file("ca.pem"))
+            .option("--peers-cert", file(&format!("{name}.pem")))
+            .option("--peers-key", file(&format!("{name}-key.pem")))
+    })?;
+    // Two read it together, the third one alone.
+    let (sent, size) = (cluster.origin().sent(), cluster.origin().size());
+    ensure!((2 * size..=2 * size + size / 5).contains(&sent), "{sent} bytes sent of a model of {size}");
+    Ok(())
+}
+
+#[test]
+fn a_shared_key_lets_nodes_in_and_keeps_others_out() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let keys = Scratch::directory()?;
+    let key = |name: &str, content: &str| {
+        let path = keys.path().join(name);
+        std::fs::write(&path, content).context("write the key")?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).context("protect the key")?;
+        anyhow::Ok(path)
+    };
+    let (right, wrong) =
+        (key("right", "a key of more than sixteen bytes")?, key("wrong", "another key of more bytes")?);
+    let cluster = Cluster::new(3, origin(), shards(2, 48 * MIB))?;
+    load_everywhere(&cluster, |node| {
+        cluster.secured(node).option("--peers-psk-file", if node < 2 { &right } else { &wrong })
+    })?;
+    let (sent, size) = (cluster.origin().sent(), cluster.origin().size());
+    ensure!((2 * size..=2 * size + size / 5).contains(&sent), "{sent} bytes sent of a model of {size}");
+    Ok(())
+}
+
+#[test]
+fn peers_are_refused_without_a_word_on_security() -> anyhow::Result<()> {
+    let cluster = Cluster::new(1, Config::default(), shards(1, MIB))?;
+    let ended = cluster.secured(0).run()?;
+    ended.expect(exit::USAGE)?;
+    ensure!(
+        ended.text().contains("--insecure-peers"),
+        "the message does not say what to do: {}",
+        ended.text()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_node_alone_reads_the_model_once() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(2, origin(), shards(1, 64 * MIB))?;
+    let agent = cluster.start(0).start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    agent.stop()?.expect(exit::OK)?;
+    cluster.check(0)?;
+    check_sent(&cluster, 100)
+}
+
+#[test]
+fn nodes_that_know_one_other_find_all() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(4, origin(), shards(2, 64 * MIB))?;
+    // Everybody knows the first one, which knows nobody.
+    let seed = cluster.address(0).to_string();
+    load_everywhere(&cluster, |node| {
+        let start = cluster.start(node).variable("OSSC_PEERS", if node == 0 { "" } else { &seed });
+        start.option("--peers-discovery", "gossip")
+    })?;
+    // The first one has begun alone by the time the others have heard of it.
+    check_sent(&cluster, 150)
+}
+
+/// A node beside a peer that sends zeros: what it must have at the end, and say.
+fn beside_evil(sums: Sums, percent: u64) -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(2, origin(), shards(2, 64 * MIB))?;
+    let evil = Evil::start(cluster.address(1), cluster.address(0), sums)?;
+    let agent = cluster.start(0).option("--block-size", "2M").option("--peers-discovery", "list").start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    let ended = agent.stop()?;
+    ended.expect(exit::OK)?;
+    ensure!(evil.sent() > 0, "the peer was never asked: {}", ended.text());
+    ensure!(ended.text().contains("nothing is taken from it any more"), "{}", ended.text());
+    cluster.check(0)?;
+    check_sent(&cluster, percent)
+}
+
+#[test]
+fn blocks_that_are_not_what_their_checksum_says_change_nothing() -> anyhow::Result<()> {
+    beside_evil(Sums::Wrong, 100)
+}
+
+#[test]
+fn blocks_that_are_wrong_with_a_fitting_checksum_are_found_and_read_again() -> anyhow::Result<()> {
+    beside_evil(Sums::Fitting, 200)
+}
+
+#[test]
+fn a_load_goes_on_when_a_node_dies() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(4, origin(), shards(2, 96 * MIB))?;
+    let mut agents: Vec<Agent> =
+        cluster.nodes().map(|node| cluster.start(node).start()).collect::<anyhow::Result<_>>()?;
+    cluster.origin().wait_sent(cluster.origin().size() / 4, PATIENCE)?;
+    let mut dead = agents.remove(1);
+    dead.process().signal(Signal::SIGKILL)?;
+    dead.process().wait(PATIENCE)?;
+    for agent in &agents {
+        agent.wait_for(ALL_COMPLETE)?;
+    }
+    for agent in agents {
+        agent.stop()?.expect(exit::OK)?;
+    }
+    [0, 2, 3].into_iter().try_for_each(|node| cluster.check(node))?;
+    check_sent(&cluster, 150)
+}

@@ -1,0 +1,122 @@
+//! The network of a cluster: a namespace for each node and one for the origin, all joined by a bridge in a namespace of
+//! its own, with a token bucket at both ends of each link. Dropped, all of it goes away; what an earlier run left that
+//! was killed is removed first.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cmd;
+
+/// Begins the names of all namespaces; the process number follows.
+const NAME: &str = "ossc-cluster-";
+/// Where ip(8) keeps named namespaces.
+const NAMESPACES: &str = "/run/netns";
+
+/// The namespaces of one run.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// All of them, the bridge's first.
+    names: Vec<String>,
+}
+
+impl Network {
+    /// Where the origin is.
+    pub(crate) const ORIGIN: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+
+    /// Makes it; speeds in Mbit/s.
+    pub(crate) fn make(nodes: u8, link: u32, origin: u32) -> Result<Self> {
+        remove_stale()?;
+        let mut network = Self { names: Vec::new() };
+        let hub = network.add("hub")?;
+        ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"])?;
+        ip(&["-n", &hub, "link", "set", "br0", "up"])?;
+        network.join("origin", Self::ORIGIN, origin)?;
+        for node in 0..nodes {
+            network.join(&node.to_string(), Self::address(node), link)?;
+        }
+        Ok(network)
+    }
+
+    /// Where a node is.
+    pub(crate) fn address(node: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, node + 1)
+    }
+
+    /// The origin's namespace.
+    pub(crate) fn origin(&self) -> String {
+        name("origin")
+    }
+
+    /// A node's namespace.
+    pub(crate) fn node(&self, node: u8) -> String {
+        name(&node.to_string())
+    }
+
+    fn add(&mut self, what: &str) -> Result<String> {
+        let name = name(what);
+        ip(&["netns", "add", &name])?;
+        self.names.push(name.clone());
+        ip(&["-n", &name, "link", "set", "lo", "up"])?;
+        Ok(name)
+    }
+
+    fn join(&mut self, what: &str, address: Ipv4Addr, speed: u32) -> Result<()> {
+        let (hub, port) = (name("hub"), format!("p-{what}"));
+        let inside = self.add(what)?;
+        ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &inside])?;
+        ip(&["-n", &hub, "link", "set", &port, "master", "br0", "up"])?;
+        ip(&["-n", &inside, "addr", "add", &format!("{address}/16"), "dev", "eth0"])?;
+        ip(&["-n", &inside, "link", "set", "eth0", "up"])?;
+        for (namespace, device) in [(&hub, port.as_str()), (&inside, "eth0")] {
+            shape(namespace, device, speed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Limits what goes out of a device.
+fn shape(namespace: &str, device: &str, speed: u32) -> Result<()> {
+    let rate = format!("{speed}mbit");
+    // Room for 4 ms of the rate, and never less than some large segments.
+    let burst = (u64::from(speed) * 500).max(128 << 10).to_string();
+    let arguments = [
+        "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst,
+        "latency", "50ms",
+    ];
+    cmd::quietly(Command::new("tc").args(arguments))
+}
+
+fn name(what: &str) -> String {
+    format!("{NAME}{}-{what}", std::process::id())
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    cmd::quietly(Command::new("ip").args(arguments))
+}
+
+/// Removes the namespaces of runs that were killed.
+fn remove_stale() -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(NAMESPACES) else { return Ok(()) };
+    for entry in entries {
+        let name = entry.context("cannot list the network namespaces")?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let Some((pid, _)) = name.strip_prefix(NAME).and_then(|rest| rest.split_once('-')) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            ip(&["netns", "delete", name])?;
+        }
+    }
+    Ok(())
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for name in self.names.iter().rev() {
+            if let Err(error) = ip(&["netns", "delete", name]) {
+                eprintln!("xtask: the network namespace {name} is still there: {error:#}");
+            }
+        }
+    }
+}
