@@ -16,6 +16,7 @@ mod layout;
 mod load;
 mod processes;
 mod record;
+pub mod stop;
 mod summary;
 mod targets;
 

@@ -8,6 +8,7 @@
 mod access;
 mod limits;
 mod settings;
+mod stop;
 
 pub use access::{Inode, KIND_FAULT, KIND_MAP, KIND_OPEN, KIND_READ, Record};
 pub use limits::{
@@ -15,3 +16,7 @@ pub use limits::{
     TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,
 };
 pub use settings::{Offsets, Settings};
+pub use stop::{
+    AT_POSITION, CONTROL_AT_MMAP, CONTROL_OWN, CONTROL_VERSION, CONTROLS, DOORBELL_BYTES, Held, ReadCall, Released,
+    STOP_CALLS_MAX, STOP_PROCESSES_MAX, STOP_VERSION, StopSettings, USER_STOPS_MAX,
+};

@@ -17,11 +17,13 @@ use tokio::sync::Notify;
 
 use super::Error;
 use super::learn::Learner;
+use crate::bpf::stop::Stopper;
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::fetch::Fetcher;
 use crate::gate::{self, Capacity, Gate, Guarded};
 use crate::keeper::{self, Inherited, Keeper, Record};
 use crate::store::{File, Inode, Store};
+use crate::sys::fanotify::Group;
 
 /// What holds readers.
 pub(super) struct Guard {
@@ -46,29 +48,37 @@ impl Guard {
         if inherited.is_none() && !is_needed {
             return Ok(None);
         }
-        let mode = gate::probe(&config.store.model_dir)?;
-        tracing::info!(%mode, "gate chosen");
         let files = incomplete(store);
-        let (group, record, keeper, pending, strays) = match inherited {
+        let (found, group, record, keeper, pending, strays) = match inherited {
             None => {
-                let group = gate::new_group()?;
+                let found = gate::probe(&config.store.model_dir)?;
+                let group = gate::new_group(found.mode)?;
                 let record = Record::create().map_err(keeper::Error::Record)?;
-                let keeper = Keeper::start(settings(config), (group.as_fd(), record.as_fd()), &files)?;
-                (group, record, keeper, Vec::new(), Vec::new())
+                let guards = guards(&found, &group, &record)?;
+                let keeper = Keeper::start(settings(config), guards, &files)?;
+                (found, group, record, keeper, Vec::new(), Vec::new())
             }
             Some(inherited) => {
-                let Inherited { socket, group, record, files: held, pending } = inherited;
+                let Inherited { socket, group, record, stops, files: held, pending } = inherited;
+                let stopper = (!stops.is_empty()).then(|| Stopper::adopt(stops)).transpose();
+                let mut stopper = stopper.map_err(gate::Error::Inherited)?;
+                if let Some(stopper) = &mut stopper {
+                    stopper.spare_own().map_err(gate::Error::Inherited)?;
+                }
+                let found = gate::probe_again(&config.store.model_dir, stopper)?;
                 let strays = strays(store, held);
                 let inodes = strays.iter().map(|(inode, _)| *inode).collect();
                 tracing::info!(held = pending.len(), "readers taken over from an agent that died");
-                let fds = (group.as_fd(), record.as_fd());
-                let keeper = Keeper::adopt(settings(config), socket, fds, &files, strays)?;
-                (group, record, keeper, pending, inodes)
+                let guards = guards(&found, &group, &record)?;
+                let keeper = Keeper::adopt(settings(config), socket, guards, &files, strays)?;
+                (found, group, record, keeper, pending, inodes)
             }
         };
+        let (mode, holds_growth) = (found.mode, found.stopper.is_some());
+        tracing::info!(%mode, holds_growth, "gate chosen");
         let learner = Arc::clone(learner);
         let observer = move |access| learner.gate_saw(access);
-        let gate = Gate::start(mode, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
+        let gate = Gate::start(found, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
         for file in store.files() {
             if file.is_complete() {
                 // An agent that died may have left the mark of a file it had completed.
@@ -94,6 +104,11 @@ impl Guard {
     pub(super) fn release(&self, file: &File) {
         self.gate.release(file);
         self.keeper.release(file.inode());
+    }
+
+    /// Every file is complete: nobody has to be stopped any more.
+    pub(super) fn all_complete(&mut self) {
+        self.keeper.release_stops();
     }
 
     /// Returns when the keeper has ended. Cancel safe.
@@ -124,6 +139,11 @@ impl Guard {
         drop(self.gate);
         self.keeper.say_goodbye(complete);
     }
+}
+
+fn guards(found: &gate::Found, group: &Group, record: &Record) -> Result<keeper::Guards, Error> {
+    let stops = found.stopper.as_ref().map_or_else(Vec::new, Stopper::descriptors);
+    Ok(keeper::Guards::new(group, record, &stops)?)
 }
 
 fn incomplete(store: &Store) -> Vec<BorrowedFd<'_>> {

@@ -30,6 +30,8 @@ pub struct Inherited {
     pub group: Group,
     /// The record, which goes on.
     pub record: Record,
+    /// What keeps the stop gate's programs at work; empty when it had none.
+    pub stops: Vec<OwnedFd>,
     /// Data files that were not complete.
     pub files: Vec<(Inode, OwnedFd)>,
     /// Readers that wait for an answer.
@@ -65,7 +67,7 @@ pub fn ask(model_dir: &Path) -> Result<Option<Inherited>, Error> {
         .map(|(number, pid, wanted)| Pending { number, pid, wanted, place: occupy(&record, number) })
         .collect();
     let record = Record::open(record).map_err(|_| unexpected())?;
-    let mut files = Vec::new();
+    let (mut files, mut stops) = (Vec::new(), Vec::new());
     loop {
         match next(&socket)? {
             Received::Message(Message::Files, fds) => {
@@ -73,9 +75,10 @@ pub fn ask(model_dir: &Path) -> Result<Option<Inherited>, Error> {
                     files.push((inode_of(&fd).map_err(talk("examine the files of"))?, fd));
                 }
             }
+            Received::Message(Message::Stops, fds) => stops = fds,
             Received::Message(Message::Group, mut fds) => {
                 let group = Group::inherited(fds.pop().ok_or_else(unexpected)?);
-                return Ok(Some(Inherited { socket, group, record, files, pending }));
+                return Ok(Some(Inherited { socket, group, record, stops, files, pending }));
             }
             _ => return Err(unexpected()),
         }

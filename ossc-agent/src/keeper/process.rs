@@ -74,6 +74,7 @@ pub(super) fn serve(config: &Config, agent: OwnedFd) -> io::Result<()> {
                 group: Group::inherited(group),
                 record,
                 listener,
+                stops: Vec::new(),
                 files: Files::default(),
                 deadline,
                 phase: Phase::Guarding(agent),
@@ -106,6 +107,8 @@ struct Process {
     group: Group,
     record: OwnedFd,
     listener: OwnedFd,
+    /// What keeps the stop gate's programs at work, in the order in which it came.
+    stops: Vec<OwnedFd>,
     files: Files,
     deadline: Duration,
     phase: Phase,
@@ -192,7 +195,15 @@ impl Process {
     fn obey(&mut self, message: Message, fds: Vec<OwnedFd>) {
         match message {
             Message::Hold => fds.into_iter().for_each(|fd| self.files.add(fd)),
-            Message::Release(inode) => self.files.release(inode),
+            Message::Stops => self.stops = fds,
+            Message::Release(inode) => {
+                self.files.release(inode);
+                if self.files.is_empty() {
+                    // Nobody has to be stopped any more; whoever still is goes on, also when the agent dies now.
+                    self.end_stopped();
+                    self.stops.clear();
+                }
+            }
             Message::Sync => {
                 if let Phase::Guarding(agent) = &self.phase {
                     answer(agent.as_fd(), Message::Ready, &[]);
@@ -241,6 +252,10 @@ impl Process {
         rights::set_patience(socket, PATIENCE)?;
         wire::send(socket, Message::Record, &[self.record.as_fd()], true)?;
         wire::send_all(socket, Message::Files, &self.files.descriptors())?;
+        if !self.stops.is_empty() {
+            let stops: Vec<_> = self.stops.iter().map(AsFd::as_fd).collect();
+            wire::send(socket, Message::Stops, &stops, true)?;
+        }
         wire::send(socket, Message::Group, &[self.group.as_fd()], true)
     }
 
@@ -264,6 +279,7 @@ impl Process {
             Phase::Waiting { until } if Instant::now() >= until => self.give_up(),
             Phase::Denying { .. } => {
                 self.deny_events();
+                self.end_stopped();
                 self.end_if_unused();
             }
             _ => {}

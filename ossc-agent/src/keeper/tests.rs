@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 
 use super::process::{Config, serve};
-use super::{Inherited, Keeper, Pending, Record, Settings, Wanted, ask};
+use super::{Guards, Inherited, Keeper, Pending, Record, Settings, Wanted, ask};
 use crate::base::ByteRange;
 use crate::store::{Inode, STATE_DIR};
-use crate::sys::fanotify::{Buffer, Group, Mark};
+use crate::sys::fanotify::{Buffer, Group, Mark, Names};
 use crate::sys::rights;
 
 /// Long enough that no test meets it.
@@ -42,12 +42,12 @@ impl Scene {
         file.set_len(8192).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
         let inode = Inode { dev: stat.st_dev, ino: stat.st_ino };
-        let (group, record) = (Group::new().unwrap(), Record::create().unwrap());
+        let (group, record) = (Group::new(Names::Processes).unwrap(), Record::create().unwrap());
         let (ours, theirs) = rights::pair().unwrap();
         let config = Config { model_dir: dir.path().to_owned() };
         let keeper = thread::spawn(move || serve(&config, theirs).unwrap());
-        let fds = (group.as_fd(), record.as_fd());
-        let agent = Keeper::meet(settings(&dir, deadline), ours, None, fds, &[file.as_fd()]).unwrap();
+        let guards = Guards::new(&group, &record, &[]).unwrap();
+        let agent = Keeper::meet(settings(&dir, deadline), ours, None, guards, &[file.as_fd()]).unwrap();
         group.mark(Mark::PreAccess, file.as_fd()).unwrap();
         Self { dir, file, inode, group, record, keeper, agent }
     }
@@ -85,15 +85,16 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     let (dir, keeper) = die(scene);
     drop(ask(dir.path()).unwrap().expect("an agent that fails before it adopts the keeper"));
 
-    let Inherited { socket, group, record, files, pending } = ask(dir.path()).unwrap().expect("a keeper");
+    let Inherited { socket, group, record, files, pending, stops } = ask(dir.path()).unwrap().expect("a keeper");
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &pending[..] else {
         panic!("{pending:?}");
     };
     assert_eq!(*found, wanted);
     let [(held, file)] = &files[..] else { panic!("{files:?}") };
     assert_eq!(*held, inode);
-    let fds = (group.as_fd(), record.as_fd());
-    let next = Keeper::adopt(settings(&dir, LONG), socket, fds, &[file.as_fd()], Vec::new()).unwrap();
+    assert!(stops.is_empty());
+    let guards = Guards::new(&group, &record, &[]).unwrap();
+    let next = Keeper::adopt(settings(&dir, LONG), socket, guards, &[file.as_fd()], Vec::new()).unwrap();
     assert!(ask(dir.path()).unwrap().is_none(), "its agent lives again");
     next.release(inode);
     next.say_goodbye(true);

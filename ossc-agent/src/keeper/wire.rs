@@ -2,10 +2,10 @@
 //! this program at one version or two, so a message of another version or shape is refused, never guessed.
 //!
 //! ```text
-//! agent   Start{deadline}[group, record, listener]  Hold[files]…  Sync      a new keeper
+//! agent   Start{deadline}[group, record, listener]  Stops[programs]  Hold[files]…  Sync      a new keeper
 //! keeper                                                         Ready
-//! keeper  Record[record]  Files[files]…  Group[group]                       to an agent that connects
-//! agent   Adopt{deadline}  Hold[files]…  Sync                                it takes over
+//! keeper  Record[record]  Files[files]…  Stops[programs]  Group[group]      to an agent that connects
+//! agent   Adopt{deadline}  Stops[programs]  Hold[files]…  Sync               it takes over
 //! keeper                                Ready
 //! agent   Release{dev, ino}                                                  a file is complete
 //! agent   Goodbye                                                            a clean stop
@@ -19,7 +19,7 @@ use crate::store::Inode;
 use crate::sys::rights;
 
 /// Raised when messages or the record change their meaning.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Tells a message of ours from anything else: `ossckeep` in ASCII, with the version added.
 const MAGIC: u64 = 0x6f73_7363_6b65_6570 + VERSION;
 /// Magic, kind and two numbers.
@@ -48,6 +48,8 @@ pub(super) enum Message {
     Files,
     /// The group; nothing follows.
     Group,
+    /// What keeps the stop gate's programs at work, where there are any.
+    Stops,
 }
 
 impl Message {
@@ -63,6 +65,7 @@ impl Message {
             Self::Record => (8, 0, 0),
             Self::Files => (9, 0, 0),
             Self::Group => (10, 0, 0),
+            Self::Stops => (11, 0, 0),
         };
         let mut bytes = [0; LENGTH];
         for (place, number) in bytes.as_chunks_mut().0.iter_mut().zip([MAGIC, kind, a, b]) {
@@ -88,6 +91,7 @@ impl Message {
             8 => Self::Record,
             9 => Self::Files,
             10 => Self::Group,
+            11 => Self::Stops,
             _ => return None,
         })
     }
@@ -162,6 +166,7 @@ mod tests {
             Message::Record,
             Message::Files,
             Message::Group,
+            Message::Stops,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
@@ -169,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn other_bytes_are_refused(bytes: [u8; LENGTH], kind in 11u64..) {
+        fn other_bytes_are_refused(bytes: [u8; LENGTH], kind in 12u64..) {
             prop_assert_eq!(Message::decode(&bytes), None);
             let mut unknown = Message::Hold.encode();
             unknown[8..16].copy_from_slice(&kind.to_ne_bytes());

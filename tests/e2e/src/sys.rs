@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 
 use io_uring::{IoUring, opcode, types};
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mremap, munmap};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -34,6 +34,15 @@ impl Mapping {
         // SAFETY: no address is asked for, so the kernel places the mapping where nothing else is.
         let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, flags, file, offset) }?;
         Ok(Self { start, length })
+    }
+
+    /// Maps `length` bytes, more than before, at the same place of the file, wherever the kernel has room.
+    pub fn grow(&mut self, length: NonZeroUsize) -> Result<(), Errno> {
+        let (old, may_move) = (self.length.get(), MRemapFlags::MREMAP_MAYMOVE);
+        // SAFETY: the range is exactly the mapping that `self` owns, to which no reference exists.
+        self.start = unsafe { mremap(self.start, old, length.get(), may_move, None) }?;
+        self.length = length;
+        Ok(())
     }
 
     /// MADV_POPULATE_READ over all of it: prefaults every page, reading where needed.

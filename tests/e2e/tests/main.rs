@@ -17,6 +17,7 @@ mod reader_itself;
 mod readers;
 mod resume;
 mod signatures;
+mod stop;
 mod tls;
 
 use std::path::Path;

@@ -45,6 +45,11 @@ fn of_every_kind_see_right_bytes_on_btrfs() -> anyhow::Result<()> {
 }
 
 #[test]
+fn of_every_kind_see_right_bytes_on_tmpfs() -> anyhow::Result<()> {
+    all_right(FileSystem::Tmpfs)
+}
+
+#[test]
 fn without_the_gate_see_wrong_bytes() -> anyhow::Result<()> {
     let outcomes = load_under_readers(FileSystem::Ext4, Gate::Off)?;
     let wrong = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::WrongByte(_))).count();

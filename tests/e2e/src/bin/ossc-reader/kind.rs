@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     MapPopulate,
     /// mmap(2) MAP_PRIVATE, then MADV_POPULATE_READ.
     MadvPopulateRead,
+    /// mmap(2) MAP_SHARED of the first page, grown to the range with mremap(2).
+    Mremap,
     /// splice(2) from the file to a pipe.
     Splice,
     /// sendfile(2) from the file to a socket.
@@ -86,6 +88,7 @@ impl Kind {
             Self::MmapShared => mapped::read(target, range, mapped::Mode::Shared),
             Self::MapPopulate => mapped::read(target, range, mapped::Mode::Populate),
             Self::MadvPopulateRead => mapped::read(target, range, mapped::Mode::AdvisePopulate),
+            Self::Mremap => mapped::read(target, range, mapped::Mode::Grow),
             Self::IoUring => ring::read(target, range, ring::Naming::Descriptor),
             Self::IoUringRegistered => ring::read(target, range, ring::Naming::Registered),
             Self::Cp => programs::cp(target, size, scratch),

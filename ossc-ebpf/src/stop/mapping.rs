@@ -1,0 +1,83 @@
+//! Calls that map bytes: mmap(2) of a gated file, and mremap(2) and remap_file_pages(2) by a process that has
+//! mapped one.
+//!
+//! Held from the entry on, stopped at the exit, when the mapping is there for user space to look at. The file is
+//! looked up at the entry, because another thread may close the descriptor before the exit.
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::tracepoint, programs::TracePointContext};
+
+use crate::hold::{current_process, hold, kill, stop, tell};
+use crate::kernel::{file_of_descriptor, inode_of_file};
+use crate::maps::{CALLS, MAPPERS, gated, is_own, stops_at_mmap};
+use crate::syscall::argument;
+
+/// `MAP_ANONYMOUS`: no file, whatever the descriptor says (include/uapi/asm-generic/mman-common.h).
+const MAP_ANONYMOUS: u64 = 0x20;
+
+#[tracepoint]
+pub(crate) fn stop_mmap_enter(ctx: TracePointContext) -> u32 {
+    let _ = mmap(&ctx);
+    0
+}
+
+/// mremap(old_address, old_size, new_size, ...): only one that grows maps what was not mapped.
+#[tracepoint]
+pub(crate) fn stop_mremap_enter(ctx: TracePointContext) -> u32 {
+    if argument::<2>(&ctx) > argument::<1>(&ctx) {
+        remap();
+    }
+    0
+}
+
+#[tracepoint]
+pub(crate) fn stop_remap_enter(_: TracePointContext) -> u32 {
+    remap();
+    0
+}
+
+/// The exit of all three. Whether the call succeeded does not matter: user space looks at what is mapped.
+#[tracepoint]
+pub(crate) fn stop_map_exit(_: TracePointContext) -> u32 {
+    let id = bpf_get_current_pid_tgid();
+    if CALLS.get_ptr(id).is_some() {
+        // Held anew: what the agent released meanwhile was not this mapping.
+        if hold(current_process()) {
+            stop();
+            tell();
+        } else {
+            kill();
+        }
+        drop(CALLS.remove(id));
+    }
+    0
+}
+
+fn mmap(ctx: &TracePointContext) -> Option<()> {
+    if argument::<3>(ctx) & MAP_ANONYMOUS != 0 {
+        return None;
+    }
+    let tgid = current_process();
+    // The kernel takes the descriptor as a 32-bit number; what is above is noise.
+    let descriptor = argument::<4>(ctx) & u64::from(u32::MAX);
+    gated(inode_of_file(file_of_descriptor(descriptor)?)?)?;
+    // The agent's own is noted, too: so it sees at start that the programs see mappings.
+    if MAPPERS.insert(tgid, 0, 0).is_err() {
+        kill();
+    } else if stops_at_mmap() && !is_own(tgid) {
+        begin(tgid);
+    }
+    Some(())
+}
+
+fn remap() {
+    let tgid = current_process();
+    if !is_own(tgid) && MAPPERS.get_ptr(tgid).is_some() {
+        begin(tgid);
+    }
+}
+
+fn begin(tgid: u32) {
+    if !hold(tgid) || CALLS.insert(bpf_get_current_pid_tgid(), 0, 0).is_err() {
+        kill();
+    }
+}

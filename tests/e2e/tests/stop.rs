@@ -1,0 +1,216 @@
+//! Where the kernel cannot hold mmap(2), the process that maps missing bytes is stopped until they are there: on a
+//! tmpfs, and at mremap(2) everywhere. `readers` shows that it sees no wrong byte; here is what else can happen to a
+//! stopped process: signals of others, its own death, the agent's.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use e2e::agent::{ALL_COMPLETE, Agent, FILES_VISIBLE, PATIENCE, READER_HELD, exit};
+use e2e::origin::shards;
+use e2e::reader::{Outcome, Reader};
+use e2e::scratch::FileSystem;
+use e2e::site::Site;
+use e2e::turn;
+use nix::sys::signal::Signal;
+use oss_server::Config;
+
+use crate::keeper::{kill_agent, no_keeper_left};
+use crate::{MIB, reading};
+
+/// Bytes a second: whoever maps a whole file has to wait for seconds.
+const RATE: u64 = 20_000_000;
+const FILE: u64 = 48 * MIB + 77;
+/// Said by the keeper.
+const AGENT_DIED: &str = "the agent died: its readers are held until another one takes over";
+const GAVE_UP: &str = "no agent took over in time: readers of incomplete files get an error";
+const KILLED_BY_KEEPER: &str = "a process that mapped missing bytes is killed: no agent will bring them, and mmap(2) \
+                                cannot fail any more";
+/// Said by the agent.
+const KILLED: &str = "a process that has mapped missing bytes is killed, because mmap(2) cannot fail any more";
+const CHOSEN: &str = "gate chosen";
+
+struct Scene {
+    site: Site,
+    agent: Agent,
+}
+
+impl Scene {
+    fn on(file_system: FileSystem) -> anyhow::Result<Self> {
+        let site = Site::new(file_system, Config { rate: RATE, ..Config::default() }, shards(2, FILE))?;
+        let agent = site.start().option("--takeover-deadline", "2").start()?;
+        agent.wait_for(FILES_VISIBLE)?;
+        Ok(Self { site, agent })
+    }
+
+    /// A reader that maps a whole file, and has stopped.
+    fn stopped(&self, kind: &str) -> anyhow::Result<Reader> {
+        let mut reader = reading(kind, &self.site.copies()).at(0, FILE).start(&self.site.targets()[1..])?;
+        self.agent.wait_for(READER_HELD)?;
+        stops(&mut reader)?;
+        Ok(reader)
+    }
+
+    /// Lets the load go to its end.
+    fn complete(self) -> anyhow::Result<()> {
+        self.agent.wait_for(ALL_COMPLETE)?;
+        self.agent.stop()?.expect(exit::OK)?;
+        self.site.check_files()?;
+        no_keeper_left(&self.site)
+    }
+}
+
+/// The state letter of a process (proc_pid_stat(5)).
+fn state(reader: &mut Reader) -> anyhow::Result<char> {
+    let pid = reader.process().pid()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the reader's state")?;
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.context("a state")
+}
+
+fn stops(reader: &mut Reader) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while state(reader)? != 'T' {
+        ensure!(Instant::now() < deadline, "the reader has not stopped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn right(reader: Reader) -> anyhow::Result<()> {
+    let name = reader.name().to_owned();
+    match reader.finish(PATIENCE)? {
+        Outcome::Right => Ok(()),
+        other => bail!("{name}: {other:?}"),
+    }
+}
+
+fn killed(reader: Reader) -> anyhow::Result<()> {
+    let name = reader.name().to_owned();
+    match reader.finish(PATIENCE)? {
+        Outcome::Broken(how) if how.contains("signal: 9") => Ok(()),
+        other => bail!("{name}: {other:?}"),
+    }
+}
+
+#[test]
+fn is_the_gate_of_a_tmpfs_and_backs_the_others() -> anyhow::Result<()> {
+    for (file_system, mode) in [(FileSystem::Tmpfs, "stop"), (FileSystem::Ext4, "pre-content")] {
+        let scene = Scene::on(file_system)?;
+        let event = scene.agent.wait_for(CHOSEN)?;
+        let field = |name| event.field(name).map(ToString::to_string).unwrap_or_default();
+        ensure!(field("mode").contains(mode), "{}: {}", file_system.name(), field("mode"));
+        ensure!(field("holds_growth") == "true", "{}", file_system.name());
+        scene.agent.stop()?.expect(exit::OK)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn of_a_growing_mapping_lasts_until_its_bytes_are_there() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    for file_system in [FileSystem::Ext4, FileSystem::Tmpfs] {
+        let scene = Scene::on(file_system)?;
+        right(scene.stopped("mremap")?)?;
+        scene.complete()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn outlasts_a_strangers_sigcont() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let scene = Scene::on(FileSystem::Tmpfs)?;
+    let mut readers = [scene.stopped("mmap-private")?, scene.stopped("map-populate")?];
+    for reader in &mut readers {
+        let until = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < until {
+            reader.process().signal(Signal::SIGCONT)?;
+        }
+        stops(reader)?;
+    }
+    readers.into_iter().try_for_each(right)?;
+    scene.complete()
+}
+
+#[test]
+fn does_not_undo_a_users_stop() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let scene = Scene::on(FileSystem::Tmpfs)?;
+    let mut reader = scene.stopped("mmap-private")?;
+    reader.process().signal(Signal::SIGSTOP)?;
+    scene.agent.wait_for(ALL_COMPLETE)?;
+    // The agent has nothing left to do with it.
+    let held = |agent: &Agent| agent.log().so_far().iter().any(|event| event.message() == "reader released");
+    ensure!(state(&mut reader)? == 'T', "the user's stop was undone; {}", held(&scene.agent));
+    reader.process().signal(Signal::SIGCONT)?;
+    right(reader)?;
+    scene.complete()
+}
+
+#[test]
+fn ends_with_the_death_of_the_process() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let scene = Scene::on(FileSystem::Tmpfs)?;
+    let (mut first, second) = (scene.stopped("mmap-private")?, scene.stopped("mmap-shared")?);
+    first.process().signal(Signal::SIGKILL)?;
+    killed(first)?;
+    right(second)?;
+    scene.complete()
+}
+
+#[test]
+fn outlives_the_agent_and_ends_with_the_next_one() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let mut scene = Scene::on(FileSystem::Tmpfs)?;
+    let mut reader = scene.stopped("mmap-private")?;
+    kill_agent(&mut scene.agent)?;
+    scene.agent.wait_for(AGENT_DIED)?;
+    // Who comes while no agent is there is stopped as well, and a stranger's SIGCONT changes nothing.
+    let mut late = reading("mmap-shared", &scene.site.copies()).at(0, FILE).start(&scene.site.targets()[..1])?;
+    for reader in [&mut reader, &mut late] {
+        stops(reader)?;
+        reader.process().signal(Signal::SIGCONT)?;
+        stops(reader)?;
+    }
+    let first = std::mem::replace(&mut scene.agent, scene.site.start().start()?);
+    [reader, late].into_iter().try_for_each(right)?;
+    drop(first);
+    scene.complete()
+}
+
+#[test]
+fn ends_in_death_when_no_agent_comes() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let mut scene = Scene::on(FileSystem::Tmpfs)?;
+    let reader = scene.stopped("mmap-private")?;
+    let open = std::fs::File::open(scene.site.targets()[0].path())?;
+    kill_agent(&mut scene.agent)?;
+    scene.agent.wait_for(GAVE_UP)?;
+    scene.agent.wait_for(KILLED_BY_KEEPER)?;
+    killed(reader)?;
+    // Whoever maps the file later, through a descriptor that is still open.
+    let pid = std::process::id();
+    let path = format!("/proc/{pid}/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
+    let script = "import mmap,os,sys; f=os.open(sys.argv[1],os.O_RDONLY); \
+                  print(mmap.mmap(f,0,mmap.MAP_SHARED,mmap.PROT_READ)[-1])";
+    let output = Command::new("python3").args(["-c", script, &path]).output()?;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+    ensure!(signal == Some(9) && output.stdout.is_empty(), "{output:?}");
+    drop(open);
+    no_keeper_left(&scene.site)
+}
+
+#[test]
+fn ends_in_death_when_the_bytes_are_lost() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let scene = Scene::on(FileSystem::Tmpfs)?;
+    let reader = scene.stopped("mmap-private")?;
+    for file in scene.site.origin().files() {
+        scene.site.origin().server().remove(&file.key());
+    }
+    killed(reader)?;
+    scene.agent.wait_for(KILLED)?;
+    scene.agent.stop()?;
+    no_keeper_left(&scene.site)
+}
