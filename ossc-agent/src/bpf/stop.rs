@@ -227,8 +227,9 @@ impl Stopper {
         self.calls.get(&(u64::from(pid) << 32 | u64::from(tid)), 0).is_ok()
     }
 
-    /// Lets a process go on: all it has mapped is there. It stays stopped where somebody else wants it so.
-    pub fn let_go(&mut self, stopped: Stopped, process: &Handle) -> io::Result<()> {
+    /// Lets a process go on: all it has mapped is there. Whether it does, or stays stopped because somebody else
+    /// wants it so.
+    pub fn let_go(&mut self, stopped: Stopped, process: &Handle) -> io::Result<bool> {
         // Before its SIGCONT, which the programs would take for a stranger's; and on record, should we die here.
         let released = Released { at_ns: stopped.at_ns, done: 0 };
         self.released.insert(stopped.pid, released, 0).map_err(io::Error::other)?;
@@ -236,8 +237,9 @@ impl Stopper {
     }
 
     /// The second half of `let_go`.
-    pub fn go_on(&mut self, stopped: Stopped, process: &Handle) -> io::Result<()> {
-        if !self.is_stopped_by_user(stopped.pid) {
+    pub fn go_on(&mut self, stopped: Stopped, process: &Handle) -> io::Result<bool> {
+        let goes_on = !self.is_stopped_by_user(stopped.pid);
+        if goes_on {
             process.signal(Signal::SIGCONT)?;
             // Sent between the look and our SIGCONT, which has undone it.
             if self.is_stopped_by_user(stopped.pid) {
@@ -254,7 +256,7 @@ impl Stopper {
         } else {
             absent_is_fine(self.released.remove(&stopped.pid));
         }
-        Ok(())
+        Ok(goes_on)
     }
 
     /// Whether somebody else has stopped the process, and it must stay so.
@@ -268,7 +270,7 @@ impl Stopper {
         let own = std::process::id();
         self.spare_own()?;
         let inode = self.gate(file)?;
-        let mapped = fanotify::map_briefly(file, offset, length).map_err(Error::Identify);
+        let mapped = fanotify::map_briefly(file, offset, length).map_err(Error::Trial);
         let seen = self.has_mapped(own);
         self.ungate(inode);
         absent_is_fine(self.mappers.remove(&own));

@@ -48,8 +48,12 @@ struct Process {
     waits: usize,
     /// What was demanded last.
     asked: Vec<(KernelInode, ByteRange)>,
+    /// Writable private mappings of bytes that were missing.
+    suspects: Vec<Mapped>,
     /// What a demand said that failed.
     failed: Option<Errno>,
+    /// Whether the log has told of it as the first of a file.
+    first: bool,
     /// Whether it counts as held, which one whose bytes were all there never does.
     counted: bool,
     killed: bool,
@@ -235,7 +239,9 @@ impl<D: Demand> Stops<D> {
         }
         let asked = missing.iter().map(|(inode, range, _)| (*inode, *range)).collect::<Vec<_>>();
         let promised = process.waits == 0 && !asked.is_empty() && asked == process.asked;
-        let broken = settled && missing.iter().any(|(.., mapping)| has_copies(pid, mapping));
+        process.suspects.extend(missing.iter().map(|(.., mapping)| *mapping).filter(|mapping| mapping.copies));
+        // Looked at once it has settled, also when the file has been filled meanwhile: that leaves copies as they are.
+        let broken = settled && std::mem::take(&mut process.suspects).iter().any(|copy| has_copies(pid, copy));
         match fate(asked.is_empty(), failed.or(broken.then_some(Errno::EFAULT)), promised, self.stopping, settled) {
             Fate::GoOn => self.let_go(pid),
             Fate::Settle => {}
@@ -261,6 +267,7 @@ impl<D: Demand> Stops<D> {
                 tracing::debug!(%path, pid, %range, "reader held");
             } else {
                 tracing::info!(%path, pid, %range, stopped = true, "reader held");
+                process.first = true;
             }
             let ticket = self.next_ticket;
             self.next_ticket = ticket.checked_add(1).unwrap_or(FIRST_TICKET);
@@ -277,7 +284,16 @@ impl<D: Demand> Stops<D> {
         }
         let Some(mut stopper) = Self::stopper(&self.shared) else { return };
         match stopper.let_go(process.stopped, &process.handle) {
-            Ok(()) => tracing::debug!(pid, wait_ms = process.since.elapsed().as_millis(), "reader released"),
+            Ok(goes_on) => {
+                let wait_ms = process.since.elapsed().as_millis();
+                if !goes_on {
+                    tracing::info!(pid, wait_ms, "reader released; it stays stopped, as somebody else wants it");
+                } else if process.first {
+                    tracing::info!(pid, wait_ms, "reader released");
+                } else {
+                    tracing::debug!(pid, wait_ms, "reader released");
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::error!(%error, pid, "a stopped process cannot be continued"),
         }
@@ -311,7 +327,9 @@ impl Process {
             since: Instant::now(),
             waits: 0,
             asked: Vec::new(),
+            suspects: Vec::new(),
             failed: None,
+            first: false,
             counted: false,
             killed: false,
             settled: false,
@@ -334,5 +352,5 @@ fn has_settled(stopper: &Stopper, pid: u32) -> bool {
 /// Whether a mapping of missing bytes has pages of its own already, copied from holes: MAP_POPULATE or mlockall(2)
 /// of a private writable mapping. Filling the file would not change them.
 fn has_copies(pid: u32, mapping: &Mapped) -> bool {
-    mapping.copies && reader::has_private_pages(pid, mapping.address, mapping.range.len()).unwrap_or(true)
+    reader::has_private_pages(pid, mapping.address, mapping.range.len()).unwrap_or(true)
 }

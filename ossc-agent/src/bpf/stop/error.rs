@@ -46,6 +46,12 @@ pub enum Error {
     /// The inode of a file.
     #[error("cannot tell the inode of a file to gate it")]
     Identify(#[source] io::Error),
+    /// The trial mapping.
+    #[error("cannot map a scratch file to try out the programs")]
+    Trial(#[source] io::Error),
+    /// Copies of what keeps the programs at work.
+    #[error("cannot duplicate the descriptors of the stop gate's programs")]
+    Duplicate(#[source] io::Error),
     /// Programs of another agent.
     #[error("the programs of the agent that died are of version {version}, not this one's")]
     Version {

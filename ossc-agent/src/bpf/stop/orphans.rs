@@ -26,7 +26,7 @@ pub fn end_held(stopper: &mut Stopper) {
             );
             process.signal(Signal::SIGKILL)
         } else {
-            stopper.let_go(stopped, &process)
+            stopper.let_go(stopped, &process).map(drop)
         };
         if let Err(error) = outcome {
             tracing::error!(%error, pid, "a held process cannot be sent a signal");

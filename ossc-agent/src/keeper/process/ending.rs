@@ -67,7 +67,7 @@ impl Process {
             return;
         }
         let duplicates: io::Result<_> = self.stops.iter().map(OwnedFd::try_clone).collect();
-        let stopper = duplicates.map_err(stop::Error::Identify).and_then(Stopper::adopt);
+        let stopper = duplicates.map_err(stop::Error::Duplicate).and_then(Stopper::adopt);
         match stopper {
             // What is gated and mapped is not complete: an agent ungates what is.
             Ok(mut stopper) => stop::end_held(&mut stopper),
