@@ -100,7 +100,7 @@ impl Gate {
     /// Holds readers of the file from now on. To be called before the file has a name that readers know:
     /// descriptors opened earlier are not held.
     pub fn protect(&self, file: Arc<dyn Guarded>) -> Result<(), Error> {
-        let failed = |source| Error::Programs { path: file.path().to_owned(), source };
+        let failed = |source| Error::Programs { path: file.path().to_owned(), source: Box::new(source) };
         let inode = match &self.shared.stopper {
             Some(stopper) => {
                 let mut stopper = stopper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +143,9 @@ impl Gate {
         if let Some(stopper) = &self.shared.stopper {
             match Stopper::inode_of(file.fd()) {
                 Ok(inode) => stopper.lock().unwrap_or_else(PoisonError::into_inner).ungate(inode),
-                Err(error) => tracing::warn!(%path, %error, "who maps a complete file is stopped for a moment"),
+                Err(error) => {
+                    tracing::warn!(%path, %error, "who maps a complete file is stopped for a moment")
+                }
             }
         }
         self.shared.mailbox.post(Message::Release(file.inode()));
@@ -153,6 +155,13 @@ impl Gate {
     /// wants.
     pub fn fail(&self, file: &dyn Guarded, errno: Errno) {
         self.shared.mailbox.post(Message::Fail(file.inode(), errno));
+    }
+
+    /// Whether nobody is stopped and nobody has to be any more.
+    #[must_use]
+    pub fn has_done_stopping(&self) -> bool {
+        let stopper = self.shared.stopper.as_ref();
+        stopper.is_some_and(|stopper| !stopper.lock().unwrap_or_else(PoisonError::into_inner).is_attached())
     }
 
     /// Ends the waiting: readers held whose bytes are missing get EIO, and so does any that comes later.

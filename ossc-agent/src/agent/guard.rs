@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::Error;
 use super::learn::Learner;
-use crate::bpf::stop::Stopper;
+use crate::bpf::stop::{self, Stopper};
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::fetch::Fetcher;
 use crate::gate::{self, Capacity, Gate, Guarded};
@@ -61,9 +61,9 @@ impl Guard {
             Some(inherited) => {
                 let Inherited { socket, group, record, stops, files: held, pending } = inherited;
                 let stopper = (!stops.is_empty()).then(|| Stopper::adopt(stops)).transpose();
-                let mut stopper = stopper.map_err(gate::Error::Inherited)?;
+                let mut stopper = stopper.map_err(inherited_programs)?;
                 if let Some(stopper) = &mut stopper {
-                    stopper.spare_own().map_err(gate::Error::Inherited)?;
+                    stopper.spare_own().map_err(inherited_programs)?;
                 }
                 let found = gate::probe_again(&config.store.model_dir, stopper)?;
                 let strays = strays(store, held);
@@ -106,11 +106,6 @@ impl Guard {
         self.keeper.release(file.inode());
     }
 
-    /// Every file is complete: nobody has to be stopped any more.
-    pub(super) fn all_complete(&mut self) {
-        self.keeper.release_stops();
-    }
-
     /// Returns when the keeper has ended. Cancel safe.
     pub(super) async fn keeper_ended(&self) {
         self.ended.notified().await;
@@ -126,6 +121,9 @@ impl Guard {
     /// Looks after what changes slowly; to be called every few seconds.
     pub(super) fn tidy(&mut self) {
         self.keeper.release_unused_strays();
+        if self.gate.has_done_stopping() {
+            self.keeper.release_stops();
+        }
     }
 
     /// Has `keeper_ended` return again, after a replacement that failed.
@@ -139,6 +137,10 @@ impl Guard {
         drop(self.gate);
         self.keeper.say_goodbye(complete);
     }
+}
+
+fn inherited_programs(error: stop::Error) -> gate::Error {
+    gate::Error::Inherited(Box::new(error))
 }
 
 fn guards(found: &gate::Found, group: &Group, record: &Record) -> Result<keeper::Guards, Error> {

@@ -181,7 +181,6 @@ impl<'a> Load<'a> {
         if !self.is_complete() {
             return;
         }
-        self.guard.iter_mut().for_each(Guard::all_complete);
         self.report();
         self.reporter.finish();
         let progress = progress(&self.store, &self.fetcher, self.guard.as_ref());

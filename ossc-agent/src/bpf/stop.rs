@@ -186,6 +186,12 @@ impl Stopper {
         self.links.clear();
     }
 
+    /// Whether this process keeps the programs attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        !self.links.is_empty()
+    }
+
     /// Readable when there is something to look at.
     #[must_use]
     pub fn doorbell(&self) -> BorrowedFd<'_> {
@@ -205,7 +211,11 @@ impl Stopper {
             let Ok((pid, held)) = entry else { continue };
             let released = self.released.get(&pid, 0).ok();
             if released.is_none_or(|released| released.at_ns != held.at_ns) {
-                stopped.push(Stopped { pid, at_ns: held.at_ns, again: i32::try_from(held.again).unwrap_or(0) });
+                stopped.push(Stopped {
+                    pid,
+                    at_ns: held.at_ns,
+                    again: i32::try_from(held.again).unwrap_or(0),
+                });
             }
         }
         Ok(stopped)

@@ -51,11 +51,11 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Cause.
-        source: crate::bpf::stop::Error,
+        source: Box<crate::bpf::stop::Error>,
     },
     /// What an agent that died left cannot be used.
     #[error("cannot go on with the stop gate's programs of the agent that died")]
-    Inherited(#[source] crate::bpf::stop::Error),
+    Inherited(#[source] Box<crate::bpf::stop::Error>),
     /// Each held reader costs a descriptor.
     #[error(
         "the limit of {limit} open files leaves too few for held readers ({open} are open): \

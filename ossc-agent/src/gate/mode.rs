@@ -87,7 +87,9 @@ pub fn probe(dir: &Path) -> Result<Found, Error> {
     }
     match stop(&scratch) {
         Ok(stopper) => return Ok(Found { mode: Mode::Stop, stopper: Some(stopper) }),
-        Err(why) => tracing::warn!(%why, "processes cannot be stopped at their mappings: holding at open instead"),
+        Err(why) => {
+            tracing::warn!(%why, "processes cannot be stopped at their mappings: holding at open instead")
+        }
     }
     Ok(Found { mode: open(&scratch)?, stopper: None })
 }
@@ -117,7 +119,9 @@ fn stop(scratch: &Scratch<'_>) -> Result<Stopper, String> {
         line
     };
     let group = Group::new(Names::Threads).map_err(|error| told(&error))?;
-    group.mark(Mark::Access, scratch.file.as_fd()).map_err(|error| format!("no FAN_ACCESS_PERM here: {error}"))?;
+    group
+        .mark(Mark::Access, scratch.file.as_fd())
+        .map_err(|error| format!("no FAN_ACCESS_PERM here: {error}"))?;
     seeing(scratch, At::Mmap).map_err(|error| told(&error))
 }
 

@@ -48,6 +48,8 @@ struct Process {
     waits: usize,
     /// What was demanded last.
     asked: Vec<(KernelInode, ByteRange)>,
+    /// Whether that was demanded before, and promised.
+    asked_again: bool,
     /// Writable private mappings of bytes that were missing.
     suspects: Vec<Mapped>,
     /// What a demand said that failed.
@@ -99,6 +101,11 @@ impl<D: Demand> Stops<D> {
     pub(super) fn release(&mut self, inode: Inode) {
         self.files.retain(|_, gated| gated.file.inode() != inode);
         self.look_at_all();
+        self.detach_if_idle();
+    }
+
+    /// Takes the programs out of the kernel when every file is complete and nobody is stopped.
+    fn detach_if_idle(&self) {
         if self.files.is_empty()
             && self.processes.is_empty()
             && let Some(mut stopper) = Self::stopper(&self.shared)
@@ -125,7 +132,7 @@ impl<D: Demand> Stops<D> {
     pub(super) fn finish(&mut self, ticket: u64, outcome: Result<(), Errno>) {
         let Some(pid) = self.tickets.remove(&ticket) else { return };
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.waits -= 1;
+        process.waits = process.waits.saturating_sub(1);
         process.failed = process.failed.or(outcome.err());
         if process.waits == 0 || process.failed.is_some() {
             self.look_at(pid, &|_| {});
@@ -162,8 +169,11 @@ impl<D: Demand> Stops<D> {
         };
         let gone = |pid: &u32| stopped.iter().all(|stopped| stopped.pid != *pid);
         let gone: Vec<_> = self.processes.extract_if(|pid, _| gone(pid)).collect();
-        for (_, process) in gone.into_iter().filter(|(_, process)| process.counted) {
-            self.shared.counters.released(process.since.elapsed());
+        for (pid, process) in gone {
+            self.tickets.retain(|_, whose| *whose != pid);
+            if process.counted {
+                self.shared.counters.released(process.since.elapsed());
+            }
         }
         for stopped in stopped {
             let pid = stopped.pid;
@@ -186,6 +196,7 @@ impl<D: Demand> Stops<D> {
                 },
             }
         }
+        self.detach_if_idle();
     }
 
     /// Goes on with those whom an agent that died had not quite let go.
@@ -214,7 +225,9 @@ impl<D: Demand> Stops<D> {
         }
         let mapped = match mapped {
             Ok(mapped) => mapped,
-            Err(error) => return tracing::debug!(%error, pid, "the mappings of a stopped process cannot be read"),
+            Err(error) => {
+                return tracing::debug!(%error, pid, "the mappings of a stopped process cannot be read");
+            }
         };
         let mut failed = process.failed;
         let mut missing = Vec::new();
@@ -238,11 +251,20 @@ impl<D: Demand> Stops<D> {
             }
         }
         let asked = missing.iter().map(|(inode, range, _)| (*inode, *range)).collect::<Vec<_>>();
-        let promised = process.waits == 0 && !asked.is_empty() && asked == process.asked;
-        process.suspects.extend(missing.iter().map(|(.., mapping)| *mapping).filter(|mapping| mapping.copies));
+        let promised = process.waits == 0 && process.asked_again && asked == process.asked;
+        process
+            .suspects
+            .extend(missing.iter().map(|(.., mapping)| *mapping).filter(|mapping| mapping.copies));
         // Looked at once it has settled, also when the file has been filled meanwhile: that leaves copies as they are.
-        let broken = settled && std::mem::take(&mut process.suspects).iter().any(|copy| has_copies(pid, copy));
-        match fate(asked.is_empty(), failed.or(broken.then_some(Errno::EFAULT)), promised, self.stopping, settled) {
+        let broken =
+            settled && std::mem::take(&mut process.suspects).iter().any(|copy| has_copies(pid, copy));
+        match fate(
+            asked.is_empty(),
+            failed.or(broken.then_some(Errno::EFAULT)),
+            promised,
+            self.stopping,
+            settled,
+        ) {
             Fate::GoOn => self.let_go(pid),
             Fate::Settle => {}
             Fate::End(errno) => self.end(pid, errno),
@@ -259,6 +281,8 @@ impl<D: Demand> Stops<D> {
         if !std::mem::replace(&mut process.counted, true) {
             self.shared.counters.held();
         }
+        // Bytes may have been found wrong and forgotten since they were promised: they are asked for once more.
+        process.asked_again = process.asked == missing;
         process.asked.clone_from(&missing);
         for (inode, range) in missing {
             let Some(gated) = self.files.get_mut(&inode) else { continue };
@@ -279,6 +303,8 @@ impl<D: Demand> Stops<D> {
 
     fn let_go(&mut self, pid: u32) {
         let Some(process) = self.processes.remove(&pid) else { return };
+        // Outcomes that are still to come are not those of a later stop of the same process.
+        self.tickets.retain(|_, whose| *whose != pid);
         if process.counted {
             self.shared.counters.released(process.since.elapsed());
         }
@@ -287,7 +313,11 @@ impl<D: Demand> Stops<D> {
             Ok(goes_on) => {
                 let wait_ms = process.since.elapsed().as_millis();
                 if !goes_on {
-                    tracing::info!(pid, wait_ms, "reader released; it stays stopped, as somebody else wants it");
+                    tracing::info!(
+                        pid,
+                        wait_ms,
+                        "reader released; it stays stopped, as somebody else wants it"
+                    );
                 } else if process.first {
                     tracing::info!(pid, wait_ms, "reader released");
                 } else {
@@ -327,6 +357,7 @@ impl Process {
             since: Instant::now(),
             waits: 0,
             asked: Vec::new(),
+            asked_again: false,
             suspects: Vec::new(),
             failed: None,
             first: false,

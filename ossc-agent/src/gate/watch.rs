@@ -15,8 +15,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,9 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
             stopper
                 .doorbell()
                 .try_clone_to_owned()
-                .inspect_err(|error| tracing::error!(%error, "stopped processes are looked for without being told"))
+                .inspect_err(
+                    |error| tracing::error!(%error, "stopped processes are looked for without being told"),
+                )
                 .ok()
         });
         Self {
@@ -166,7 +168,8 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
         let doorbell = self.doorbell.as_ref().filter(|_| self.begun).map(|fd| readable(fd.as_fd()));
         let listening = doorbell.is_some();
         fds.extend(doorbell);
-        let timeout = if self.stops.unsettled() { PollTimeout::from(stops::LOOK_AGAIN_MS) } else { PollTimeout::NONE };
+        let timeout =
+            if self.stops.unsettled() { PollTimeout::from(stops::LOOK_AGAIN_MS) } else { PollTimeout::NONE };
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOMEM) => {}
             Err(errno) => return Err(errno),

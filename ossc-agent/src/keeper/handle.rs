@@ -69,11 +69,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts a keeper for the readers of these files, none of which is protected yet.
-    pub fn start(
-        settings: Settings,
-        guards: Guards,
-        files: &[BorrowedFd<'_>],
-    ) -> Result<Self, Error> {
+    pub fn start(settings: Settings, guards: Guards, files: &[BorrowedFd<'_>]) -> Result<Self, Error> {
         let (socket, child) = spawn(&settings)?;
         Self::meet(settings, socket, Some(child), guards, files)
     }
@@ -137,9 +133,15 @@ impl Keeper {
         }
     }
 
-    /// Every file is complete: the programs are not needed any more. The keeper lets go of them by itself.
+    /// The programs that stop processes are not needed any more: every file is complete and nobody is stopped. Never
+    /// blocks.
     pub fn release_stops(&mut self) {
-        self.stops.clear();
+        if std::mem::take(&mut self.stops).is_empty() {
+            return;
+        }
+        if let Err(error) = wire::send(self.socket.as_fd(), Message::Stops, &[], false) {
+            tracing::debug!(%error, "the keeper keeps programs attached that stop nobody");
+        }
     }
 
     /// Lets go of files of an earlier version that nobody has open any more, so that their space is free again.

@@ -196,14 +196,7 @@ impl Process {
         match message {
             Message::Hold => fds.into_iter().for_each(|fd| self.files.add(fd)),
             Message::Stops => self.stops = fds,
-            Message::Release(inode) => {
-                self.files.release(inode);
-                if self.files.is_empty() {
-                    // Nobody has to be stopped any more; whoever still is goes on, also when the agent dies now.
-                    self.end_stopped();
-                    self.stops.clear();
-                }
-            }
+            Message::Release(inode) => self.files.release(inode),
             Message::Sync => {
                 if let Phase::Guarding(agent) = &self.phase {
                     answer(agent.as_fd(), Message::Ready, &[]);
@@ -216,6 +209,8 @@ impl Process {
 
     fn agent_died(&mut self) {
         if self.files.is_empty() {
+            // Whom the agent had not let go yet: nothing is gated any more.
+            self.end_stopped();
             self.phase = Phase::Done;
             return;
         }

@@ -85,7 +85,8 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     let (dir, keeper) = die(scene);
     drop(ask(dir.path()).unwrap().expect("an agent that fails before it adopts the keeper"));
 
-    let Inherited { socket, group, record, files, pending, stops } = ask(dir.path()).unwrap().expect("a keeper");
+    let Inherited { socket, group, record, files, pending, stops } =
+        ask(dir.path()).unwrap().expect("a keeper");
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &pending[..] else {
         panic!("{pending:?}");
     };

@@ -14,8 +14,8 @@ mod family;
 mod hold;
 #[path = "../kernel.rs"]
 mod kernel;
-mod maps;
 mod mapping;
+mod maps;
 mod reads;
 mod signals;
 #[path = "../syscall.rs"]

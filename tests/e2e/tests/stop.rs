@@ -12,7 +12,9 @@ use e2e::reader::{Outcome, Reader};
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
 use e2e::turn;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use oss_server::Config;
 
 use crate::keeper::{kill_agent, no_keeper_left};
@@ -27,7 +29,8 @@ const GAVE_UP: &str = "no agent took over in time: readers of incomplete files g
 const KILLED_BY_KEEPER: &str = "a process that mapped missing bytes is killed: no agent will bring them, and mmap(2) \
                                 cannot fail any more";
 /// Said by the agent.
-const KILLED: &str = "a process that has mapped missing bytes is killed, because mmap(2) cannot fail any more";
+const KILLED: &str =
+    "a process that has mapped missing bytes is killed, because mmap(2) cannot fail any more";
 const RELEASED_AND_STOPPED: &str = "reader released; it stays stopped, as somebody else wants it";
 const CHOSEN: &str = "gate chosen";
 
@@ -52,13 +55,26 @@ impl Scene {
         Ok(reader)
     }
 
-    /// Lets the load go to its end.
-    fn complete(self) -> anyhow::Result<()> {
+    /// Lets the load go to its end; then no program is left in the kernel.
+    fn complete(mut self) -> anyhow::Result<()> {
         self.agent.wait_for(ALL_COMPLETE)?;
+        let pid = self.agent.process().pid()?;
+        let deadline = Instant::now() + PATIENCE;
+        while attached(pid)? > 0 {
+            ensure!(Instant::now() < deadline, "the programs stay attached");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.agent.stop()?.expect(exit::OK)?;
         self.site.check_files()?;
         no_keeper_left(&self.site)
     }
+}
+
+/// How many tracepoints the stop gate's programs are attached to by descriptors of this process.
+fn attached(pid: Pid) -> anyhow::Result<usize> {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    Ok(links.filter(|link| link.to_string_lossy().contains("[perf_event]")).count())
 }
 
 /// The state letter of a process (proc_pid_stat(5)).
@@ -105,6 +121,45 @@ fn is_the_gate_of_a_tmpfs_and_backs_the_others() -> anyhow::Result<()> {
         scene.agent.stop()?.expect(exit::OK)?;
     }
     Ok(())
+}
+
+/// What the mode is worth, and that the other tests would notice if nobody were stopped.
+#[test]
+fn needs_tracefs() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    for (file_system, mode) in [(FileSystem::Ext4, "pre-content"), (FileSystem::Tmpfs, "open")] {
+        let config = Config { rate: RATE, ..Config::default() };
+        let site = Site::new(file_system, config, shards(2, FILE))?;
+        // In the mount namespace of this test's thread, which the site has made.
+        umount2("/sys/kernel/tracing", MntFlags::MNT_DETACH).ok();
+        let agent = site.start().start()?;
+        let event = agent.wait_for(CHOSEN)?;
+        let field = |name| event.field(name).map(ToString::to_string).unwrap_or_default();
+        ensure!(field("mode").contains(mode) && field("holds_growth") == "false", "{event:?}");
+        agent.wait_for(FILES_VISIBLE)?;
+        let reading = reading("mremap", &site.copies()).at(0, FILE);
+        match (reading.run(&site.targets()[1..], PATIENCE)?, file_system) {
+            (Outcome::WrongByte(_), FileSystem::Ext4) | (Outcome::Right, FileSystem::Tmpfs) => {}
+            (other, _) => bail!("{}: {other:?}", file_system.name()),
+        }
+        agent.stop()?;
+        no_keeper_left(&site)?;
+    }
+    Ok(())
+}
+
+/// Private copies of holes would stay zeros whatever is fetched.
+#[test]
+fn kills_who_has_copied_missing_bytes() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let scene = Scene::on(FileSystem::Tmpfs)?;
+    let script = "import mmap,os,sys; f=os.open(sys.argv[1],os.O_RDONLY); \
+                  print(mmap.mmap(f,0,mmap.MAP_PRIVATE|mmap.MAP_POPULATE,mmap.PROT_READ|mmap.PROT_WRITE)[-1])";
+    let output = Command::new("python3").args(["-c", script]).arg(scene.site.targets()[1].path()).output()?;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+    ensure!(signal == Some(9) && output.stdout.is_empty(), "{output:?}");
+    scene.agent.wait_for(KILLED)?;
+    scene.complete()
 }
 
 #[test]
@@ -163,7 +218,8 @@ fn outlives_the_agent_and_ends_with_the_next_one() -> anyhow::Result<()> {
     kill_agent(&mut scene.agent)?;
     scene.agent.wait_for(AGENT_DIED)?;
     // Who comes while no agent is there is stopped as well, and a stranger's SIGCONT changes nothing.
-    let mut late = reading("mmap-shared", &scene.site.copies()).at(0, FILE).start(&scene.site.targets()[..1])?;
+    let mut late =
+        reading("mmap-shared", &scene.site.copies()).at(0, FILE).start(&scene.site.targets()[..1])?;
     for reader in [&mut reader, &mut late] {
         stops(reader)?;
         reader.process().signal(Signal::SIGCONT)?;

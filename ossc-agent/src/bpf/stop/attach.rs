@@ -108,7 +108,9 @@ fn one(programs: &mut Ebpf, place: Place, name: &'static str) -> Result<OwnedFd,
     let fd = program.fd().map_err(refused)?.as_fd();
     match place {
         Call(call) => identify(call).and_then(|id| tracepoint::attach(fd, id)),
-        Raw(raw) => CString::new(raw).map_err(io::Error::other).and_then(|raw| tracepoint::attach_raw(fd, &raw)),
+        Raw(raw) => {
+            CString::new(raw).map_err(io::Error::other).and_then(|raw| tracepoint::attach_raw(fd, &raw))
+        }
     }
     .map_err(|source| Error::Attach { at: place.name().to_owned(), source })
 }

@@ -10,7 +10,9 @@ use aya::programs::ProgramError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel takes no BPF from this process.
-    #[error("cannot load the stop gate's eBPF programs; they need Linux 5.10 and CAP_BPF with CAP_PERFMON, or root")]
+    #[error(
+        "cannot load the stop gate's eBPF programs; they need Linux 5.10 and CAP_BPF with CAP_PERFMON, or root"
+    )]
     Load(#[source] EbpfError),
     /// Programs see the ids of the first pid namespace.
     #[error("processes cannot be stopped from a pid namespace of the agent's own; run it in the host's")]

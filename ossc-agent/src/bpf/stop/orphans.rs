@@ -8,7 +8,6 @@ use crate::sys::reader::{self, Handle, Mapped};
 /// Ends every process that is held and has a gated file mapped: it must never see what is missing, and mmap(2)
 /// has succeeded already, so there is no other error it could be given. Whom this does not concern is let go.
 pub fn end_held(stopper: &mut Stopper) {
-    stopper.quiet();
     let stopped = match stopper.stopped() {
         Ok(stopped) => stopped,
         Err(error) => return tracing::error!(%error, "cannot tell which processes are held"),

@@ -113,7 +113,9 @@ fn who_maps_a_gated_file_sees_nothing_before_he_is_let_go() {
         fs::write(scene.dir.path().join("f"), [7; 1 << 20]).unwrap();
         scene.let_go(stopped);
         assert_eq!(reader.printed(), "7\n", "{name}");
-        eventually("an ended process is forgotten", || scene.stopper.held.keys().next().is_none().then_some(()));
+        eventually("an ended process is forgotten", || {
+            scene.stopper.held.keys().next().is_none().then_some(())
+        });
     }
 }
 
