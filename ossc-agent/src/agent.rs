@@ -4,7 +4,7 @@
 //! The sequence of a start is what makes a hole invisible: files are laid out hidden, marked by the gate,
 //! and only then given their name; before the first mark a keeper has its copies of what holds readers. The
 //! sequence of a stop is its mirror: incomplete files lose their name first, then the readers that wait are
-//! told, then the keeper gets its goodbye.
+//! told, then the keeper gets its goodbye. A stop for a restart leaves names and readers as they are, to the keeper.
 
 mod error;
 mod family;
@@ -14,11 +14,17 @@ mod learn;
 mod load;
 mod observe;
 mod prepare;
+mod restart;
+mod service;
+mod verify;
 
 pub use error::Error;
+pub use service::Given;
+pub use verify::{FileReport, Finding, Report, Status, verify};
 
 use crate::config::Config;
-use crate::keeper;
+use crate::sys::privileges;
+use crate::{gate, keeper, store, sys};
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +37,33 @@ pub enum Outcome {
     CommandExited(u8),
 }
 
-/// Runs until the load is over in the sense of the config: a signal, completion or the command's end.
-pub fn run(config: Config) -> Result<Outcome, Error> {
+/// Runs until the load is over in the sense of the config: a signal, completion or the command's end. Executes the
+/// program anew, and then does not return, when an object changed and the config wants that.
+/// `given` is what the service manager kept for a time without agent and keeper.
+pub fn run(config: Config, given: Given) -> Result<Outcome, Error> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
+    // First of all, so that what lacks is named by its name and not by what fails without.
+    drop(gate::new_group(gate::Mode::Open)?);
     // Before anything else opens descriptors: those of held readers have numbers that must be free.
-    let inherited = keeper::ask(&config.store.model_dir)?;
+    let inherited = keeper::ask(&config.store.model_dir, given.of(&config.store.model_dir))?;
+    if inherited.is_none() {
+        // Nobody guards what is visible and incomplete: out of sight with it, whether OSS answers or not.
+        store::hide_incomplete(&config.store.model_dir)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Threads for what blocks: they write ready files, and hide what the disk has lost.
+        .on_thread_start(|| privileges::keep_only(privileges::AGENT))
         .build()
-        .map_err(|source| Error::System { what: "start the event loop", source })?;
-    runtime.block_on(async {
-        let prepared = prepare::prepare(&config, inherited).await?;
+        .map_err(sys::Error::when("start the event loop"))?;
+    let ending = runtime.block_on(async {
+        let prepared = service::while_starting(prepare::prepare(&config, inherited)).await?;
         load::run(&config, prepared).await
-    })
+    })?;
+    match ending {
+        load::Ending::Outcome(outcome) => Ok(outcome),
+        load::Ending::Changed { command } => Err(restart::execute(&config, command)),
+    }
 }

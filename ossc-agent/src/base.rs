@@ -15,4 +15,4 @@ pub use blocks::{BlockIndex, BlockSize, Extent, FileId, Layout};
 pub use lane::Lane;
 pub use object::{ETag, Object};
 pub use range::ByteRange;
-pub use units::Bytes;
+pub use units::{Bytes, millis};

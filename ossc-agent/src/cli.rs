@@ -1,16 +1,19 @@
 //! The door: parses the command line, sets up logging, runs the agent and turns its outcome into an exit
 //! status. Thin on purpose: every decision is in `config` or `agent`.
 
+mod doctor;
 mod exit;
 mod logging;
 mod plan;
 mod trace;
+mod verify;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
+use crate::sys::{self, privileges};
 use crate::{agent, keeper};
 
 pub use exit::Exit;
@@ -36,8 +39,12 @@ struct Cli {
 enum Task {
     /// Show which bytes of files are read or mapped, by whom and in which order
     Trace(trace::Trace),
+    /// Examine this machine, the way to OSS and the model for what a load needs
+    Doctor(Box<doctor::Doctor>),
     /// Show, export, import or forget the orders in which models are read
     Plan(plan::Plan),
+    /// Compare the files of a model with OSS, beside an agent or without one
+    Verify(verify::Verify),
 }
 
 /// What an agent gives the keeper that it starts.
@@ -66,11 +73,21 @@ pub fn run() -> Exit {
         Err(error) => return exit::of_clap(&error),
     };
     match cli.task {
+        Some(Task::Doctor(doctor)) => return doctor.run(),
         Some(Task::Plan(plan)) => return plan.run(),
         Some(Task::Trace(trace)) => return trace.run(),
+        Some(Task::Verify(verify)) => return verify.run(),
         None => {}
     }
-    let config = match config::resolve(&cli.flags, &Environment::of_process()) {
+    // Before anything opens descriptors: those of held readers have numbers that must be free.
+    let given = agent::Given::take();
+    let environment = Environment::of_process();
+    // From here on only the checked settings have them, wiped when dropped.
+    privileges::wipe_variables(&config::SECRETS);
+    if let Err(source) = privileges::conceal() {
+        return exit::report(&agent::Error::System(sys::Error::when("keep memory out of core files")(source)), false);
+    }
+    let config = match config::resolve(&cli.flags, &environment) {
         Ok(config) => config,
         Err(error) => return exit::report(&agent::Error::from(error), false),
     };
@@ -78,7 +95,7 @@ pub fn run() -> Exit {
         return exit::report(&error, false);
     }
     let log_on_stderr = config.log.path.is_none();
-    match agent::run(config) {
+    match agent::run(config, given) {
         Ok(outcome) => Exit::from(outcome),
         Err(error) => exit::report(&error, log_on_stderr),
     }
@@ -95,7 +112,9 @@ fn run_keeper() -> Exit {
     }
     match keeper::run(&keeper::Config { model_dir: cli.model_dir }) {
         Ok(()) => Exit::from(agent::Outcome::Complete),
-        Err(source) => exit::report(&agent::Error::System { what: "keep readers held", source }, true),
+        Err(source) => {
+            exit::report(&agent::Error::System(sys::Error::when("keep readers held")(source)), true)
+        }
     }
 }
 

@@ -7,13 +7,17 @@ mod credentials;
 mod env;
 mod error;
 mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod oss_path;
 mod raw;
 mod resolve;
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 pub use env::Environment;
 pub use error::Error;
@@ -31,6 +35,19 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/ossc";
 /// longer than a service manager takes to restart one, shorter than a person waits before asking why.
 pub const DEFAULT_TAKEOVER_DEADLINE: Duration = Duration::from_secs(120);
 
+/// How long readers wait for the next agent after SIGTERM when neither `--restart-deadline` nor `restartDeadlineSec`
+/// says it: many times what a restart takes, and no longer than a reader of a service that was stopped for good
+/// should be kept from its error.
+pub const DEFAULT_RESTART_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Environment variables whose values are secret.
+pub const SECRETS: [&CStr; 4] = [
+    c"OSS_ACCESS_KEY_SECRET",
+    c"OSS_SESSION_TOKEN",
+    c"ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    c"ALIBABA_CLOUD_SECURITY_TOKEN",
+];
+
 /// Everything the agent needs, checked.
 #[derive(Debug)]
 pub struct Config {
@@ -46,6 +63,12 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long readers wait for another agent when this one has died.
     pub takeover_deadline: Duration,
+    /// What becomes of the load when an object changes in OSS.
+    pub on_change: OnChange,
+    /// How long readers wait for another agent after SIGTERM; zero = they fail at once.
+    pub restart_deadline: Duration,
+    /// The variables of [`SECRETS`] that are set, for a program that may execute itself anew; else empty.
+    pub secrets: Vec<(String, Zeroizing<String>)>,
     /// Start from what is on disk without asking OSS.
     pub offline: bool,
     /// End with status 0 once every file is complete.
@@ -59,6 +82,17 @@ pub struct Config {
     pub gate_off: bool,
     /// Settings that were given but mean nothing here, each a sentence for the log.
     pub remarks: Vec<String>,
+}
+
+/// What becomes of a load when an object that is being loaded is replaced or deleted in OSS. Readers of the
+/// version that is gone get an error in either case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnChange {
+    /// The file stays unreadable until another agent is started.
+    #[default]
+    Fail,
+    /// The agent lists again and begins anew: the new version is a new file under the same name.
+    Restart,
 }
 
 /// Processes whose accesses are observed.

@@ -43,6 +43,13 @@ use crate::base::{ByteRange, FileId, Lane};
 use crate::oss;
 use crate::store::Store;
 
+/// What `sync` is made of.
+mod primitives {
+    pub(super) use std::sync::Mutex;
+    pub(super) use tokio::sync::Notify;
+    pub(super) use tokio::time::sleep_until;
+}
+
 /// Most threads by default: at 100 Gbit/s, 16 move less than 1 GB/s each.
 const MAX_THREADS: u32 = 16;
 /// Connections a thread by default: enough to fill a link whose connections are slow, few enough that a demand's
@@ -53,6 +60,13 @@ const MAX_CONNECTIONS: u32 = 96;
 /// Most bytes of one request by default: at this size requests a second are no cost, and a broken one is
 /// resumed anyway.
 const MAX_EXTENT: u64 = 32 << 20;
+
+/// Tries of one request by default: about 25 s with the waits between them, as patient as a load can be that a
+/// reader waits for.
+const TRIES: u32 = 8;
+/// How long a file that could not be fetched is left alone by default: long enough not to hammer, short enough
+/// that a load goes on by itself after an outage.
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -65,6 +79,11 @@ pub struct Config {
     pub sources: Vec<IpAddr>,
     /// Most bytes of one request, rounded down to blocks but never below one.
     pub max_extent: u64,
+    /// Tries of a request that makes no progress, the first one included; then readers that wait for its bytes
+    /// get an error.
+    pub tries: NonZeroU32,
+    /// How long nothing of a file is fetched ahead of readers after that.
+    pub retry_pause: Duration,
 }
 
 impl Default for Config {
@@ -78,6 +97,8 @@ impl Default for Config {
             connections_per_thread: positive(connections),
             sources: Vec::new(),
             max_extent: MAX_EXTENT,
+            tries: positive(TRIES),
+            retry_pause: RETRY_PAUSE,
         }
     }
 }
@@ -136,7 +157,8 @@ impl Fetcher {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
             client.connection(turn.checked_rem(sources.len()).map(|at| sources[at]))
         });
-        Self::start_with(config, store, &connect, Policy::default(), events)
+        let retry = Policy { tries: config.tries.get(), rest: config.retry_pause, ..Policy::default() };
+        Self::start_with(config, store, &connect, retry, events)
     }
 
     fn start_with<S: Source + 'static>(

@@ -10,6 +10,9 @@
 //! readers stay held, and the gate of the next agent goes on with the same group and with the readers that
 //! the record tells of.
 //!
+//! To hand over: `spare`, end the fetcher, `leave`, then let the keeper know; nobody fails, and files keep their
+//! names.
+//!
 //! To stop: hide the files that are not complete, then `stop`, then let the keeper know. `stop` fails the
 //! readers held and every later one whose bytes are missing, but leaves the marks, because a descriptor
 //! already open on an incomplete file would read zeros without them.
@@ -48,6 +51,7 @@ use crate::bpf::stop::Stopper;
 use crate::keeper::{Pending, Record};
 use crate::store::Inode;
 use crate::sys::fanotify::Group;
+use crate::sys::privileges;
 
 /// The gate of one load. Dropping it denies whoever is held, ends the thread and closes this descriptor of
 /// the group: readers of an incomplete file then wait until whoever holds another one answers them.
@@ -81,12 +85,16 @@ impl Gate {
         observer: impl Fn(Access) + Send + 'static,
     ) -> Result<Self, Error> {
         let (mailbox, messages) = Mailbox::new().map_err(Error::Start)?;
+        let stops = stopper.is_some();
         let stopper = stopper.map(Mutex::new);
         let shared = Arc::new(Shared { group, record, mailbox, counters: Counters::default(), stopper });
         let watcher = Watcher::new(Arc::clone(&shared), mode, capacity, demand, observer, messages);
         let thread = thread::Builder::new()
             .name("ossc-gate".to_owned())
-            .spawn(move || watcher.run())
+            .spawn(move || {
+                privileges::keep_only(if stops { privileges::STOPS } else { privileges::NONE });
+                watcher.run();
+            })
             .map_err(Error::Start)?;
         Ok(Self { mode, shared, thread: Some(thread) })
     }
@@ -170,6 +178,21 @@ impl Gate {
         let (answered, wait) = mpsc::channel();
         self.shared.mailbox.post(Message::Stop(answered));
         // Nothing is ever sent: the thread drops its end when it is done, or has ended before.
+        wait.recv().ok();
+    }
+
+    /// From now on no demand that fails fails its reader, who stays held: before a fetcher ends that another agent's
+    /// will follow.
+    pub fn spare(&self) {
+        self.shared.mailbox.post(Message::Spare);
+    }
+
+    /// Ends the thread and answers nobody: whoever is held stays so, on the record, for the next agent. Returns when
+    /// no answer can be given any more, so that what ends afterwards cannot fail a reader.
+    pub fn leave(&self) {
+        let (left, wait) = mpsc::channel();
+        self.shared.mailbox.post(Message::Leave(left));
+        // As in `stop`.
         wait.recv().ok();
     }
 

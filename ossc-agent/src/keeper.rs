@@ -10,10 +10,14 @@
 //! The agent's side is [`Keeper`] and [`Inherited`]; [`run`] is the keeper itself: the same program, started
 //! with the hidden argument [`ARGUMENT`]. [`Record`] is what the gate writes for the next agent.
 //!
-//! Whoever kills both at the same moment has the kernel's behaviour. A keeper that ends alone is replaced.
+//! An agent that is stopped for a restart says so, and its readers wait for a shorter time. Whoever kills both at the
+//! same moment has the kernel's behaviour, unless a service manager has copies ([`Passed`]). A keeper that ends alone
+//! is replaced.
 
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod inherit;
 mod place;
@@ -25,7 +29,7 @@ mod wire;
 
 pub use error::Error;
 pub use handle::{Guards, Keeper, Settings};
-pub use inherit::{Inherited, ask};
+pub use inherit::{Inherited, Passed, ask};
 pub use process::{Config, run};
 pub use record::{Pending, Record, Wanted};
 

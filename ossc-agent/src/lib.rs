@@ -3,8 +3,9 @@
 
 // Floor 0: words. Pure, no I/O.
 pub mod base;
-// Floor 1: hands. The only unsafe code.
+// Floor 1: hands. The only unsafe code is in sys.
 pub mod sys;
+pub mod systemd;
 // Floor 2: engines. None knows another.
 pub mod bpf;
 pub mod order;
@@ -20,7 +21,12 @@ pub mod gate;
 pub mod config;
 pub mod status;
 pub mod trace;
-// Floor 7: wiring.
+// Floor 7: wiring; doctor looks at what a load would need, without one.
 pub mod agent;
+pub mod doctor;
 // Floor 8: the door.
 pub mod cli;
+// On top of all: the parsers of outside bytes, for fuzzers. Part of no release.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -9,6 +9,8 @@
 mod command;
 mod default;
 mod follow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod head;
 mod merge;
 mod model;

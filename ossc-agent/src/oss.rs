@@ -17,9 +17,12 @@ mod deadline;
 mod dial;
 mod endpoint;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 mod list;
 mod metadata;
+mod reach;
 mod reply;
 mod retry;
 mod sign;
@@ -31,7 +34,8 @@ mod tests;
 
 pub use self::body::Body;
 pub use self::client::Client;
-pub use self::config::Config;
+pub use self::config::{Config, DEFAULT_REQUEST_TIMEOUT};
 pub use self::connection::Connection;
 pub use self::credentials::{CredentialSource, Credentials, CredentialsError, EcsRamRole, Oidc, Secret};
 pub use self::error::{Error, ServiceError};
+pub use self::reach::Reach;

@@ -17,7 +17,10 @@
 mod config;
 mod data_file;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inherited;
+mod inspect;
 mod journal;
 mod model_dir;
 mod names;
@@ -36,11 +39,12 @@ mod undo;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, atomic};
 
 pub use config::Config;
 pub use data_file::{File, Inode, Sealed};
 pub use error::Error;
+pub use inspect::{Damage, Doubt, Found, Inspection, State, inspect};
 pub use names::{BadName, STATE_DIR};
 pub use open::{hide_incomplete, recorded};
 pub use ready_map::ReadyMap;

@@ -3,9 +3,11 @@
 #![expect(unsafe_code, reason = "the one place where the agent talks to the kernel without a safe wrapper")]
 
 pub mod command;
+mod error;
 pub mod fanotify;
 pub mod file;
 pub mod lease;
+pub mod privileges;
 pub mod process;
 pub mod reader;
 pub mod rights;
@@ -14,3 +16,5 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod tracepoint;
+
+pub use error::Error;

@@ -20,6 +20,7 @@ mod run;
 mod summary;
 mod text;
 mod threads;
+mod top;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use run::run;
+
+use crate::bpf::{Faults, Reads};
 
 /// What to trace and where to put it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,12 @@ pub struct Config {
     pub output: Option<PathBuf>,
     /// Form of the document.
     pub format: Format,
+    /// Whether the text is a table that is redrawn, which needs a terminal.
+    pub top: bool,
+    /// How reads are seen.
+    pub reads: Reads,
+    /// How page faults are seen.
+    pub faults: Faults,
 }
 
 /// Form of the document.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use ossc_agent::base::{AccessKind, FileId};
-use ossc_agent::bpf::{Config, Probes, Targets};
+use ossc_agent::bpf::{Config, Probes, Seen, Targets};
 
 /// How long the reader's accesses may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -35,8 +35,12 @@ fn the_programs_log_through_tracing() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(4096).unwrap();
     let (sender, seen) = mpsc::channel();
-    let config = Config { targets: Targets::Everybody };
-    let probes = Probes::start(&config, move |access| sender.send(access).unwrap_or(())).unwrap();
+    let sink = move |seen| {
+        if let Seen::Access(access) = seen {
+            sender.send(access).unwrap_or(());
+        }
+    };
+    let probes = Probes::start(&Config::new(Targets::Everybody), sink).unwrap();
     probes.watch(File::open(file.path()).unwrap(), FileId(77)).unwrap();
 
     let mut reader = Command::new("cat").arg(file.path()).stdout(Stdio::null()).spawn().unwrap();

@@ -4,6 +4,9 @@
 //! Nothing sleeps: a reader that has to wait does so on a pipe, and the trace of a COMMAND ends with it.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests fail the test too")]
 
+#[path = "trace/ways.rs"]
+mod ways;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -17,8 +20,11 @@ use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 64 * MIB;
-/// The most that one fault maps (`fault_around_bytes`, mm/memory.c).
-const FAULT_AROUND: u64 = 64 << 10;
+/// The most that one fault maps: a large folio (`MAX_PAGECACHE_ORDER`, include/linux/pagemap.h, is a huge page).
+const MAPPED_MAX: u64 = 2 << 20;
+
+/// Where faults are seen: at the page cache, and as kernels without its tracepoints need it.
+const HOW_FAULTS: [&str; 2] = ["auto", "address"];
 
 /// Files to read, each of `SIZE`, that go with the value.
 struct Model(TempDir);
@@ -67,8 +73,14 @@ struct Trace(Vec<Value>);
 impl Trace {
     /// Of a Python script that finds the model's files in `a` and `b`.
     fn of_script(model: &Model, script: &str) -> Self {
+        Self::with(model, &[], script)
+    }
+
+    /// The same with these options.
+    fn with(model: &Model, options: &[&str], script: &str) -> Self {
         let script = format!("import mmap, os, sys, threading\na, b = sys.argv[1:3]\n{script}");
         let output = agent()
+            .args(options)
             .args(["--format", "json", "--path"])
             .arg(model.0.path())
             .args(["--", "python3", "-c", &script])
@@ -168,10 +180,11 @@ threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
 
 #[test]
 fn faults_of_a_mapping_cover_what_was_touched_and_little_more() {
-    for place in places() {
+    for (place, how) in places().into_iter().flat_map(|place| HOW_FAULTS.map(|how| (place.clone(), how))) {
         let model = Model::on(&place);
-        let trace = Trace::of_script(
+        let trace = Trace::with(
             &model,
+            &["--faults", how],
             "
 f = os.open(a, os.O_RDONLY)
 m = mmap.mmap(f, 0, prot=mmap.PROT_READ)
@@ -184,8 +197,8 @@ sum(n[i * 7919 % 64 << 20] for i in range(20))
         );
         let (faults_of_b, faults_of_a): (Vec<_>, Vec<_>) =
             trace.accesses("fault").into_iter().partition(|fault| fault.file == 1);
-        // Where folios are large, faults come only from one to the next, and the kernel reports 64 KiB of each.
-        if place == Path::new("/dev/shm") {
+        // Where folios are large, faults come only from one to the next; by address, 64 KiB of each are known.
+        if place == Path::new("/dev/shm") || how == "auto" {
             assert_goes_through(&faults_of_a);
             assert_eq!(trace.file(0)["touched"], SIZE);
         }
@@ -195,7 +208,7 @@ sum(n[i * 7919 % 64 << 20] for i in range(20))
         let covered = |fault: &Access, byte: u64| fault.start <= byte && byte < fault.end;
         assert_eq!(faults_of_b.len(), wanted.len(), "{faults_of_b:?}");
         for (fault, &byte) in faults_of_b.iter().zip(&wanted) {
-            assert!(covered(fault, byte) && fault.end - fault.start <= FAULT_AROUND, "{fault:?} for {byte}");
+            assert!(covered(fault, byte) && fault.end - fault.start <= MAPPED_MAX, "{fault:?} for {byte}");
         }
         let maps: Vec<_> = trace.accesses("map").iter().map(|map| (map.file, map.start, map.end)).collect();
         assert_eq!(maps, [(0, 0, SIZE), (1, 0, SIZE)]);

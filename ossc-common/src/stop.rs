@@ -50,6 +50,68 @@ pub struct ReadCall {
 pub struct StopSettings {
     /// Where the running kernel keeps the members the programs follow.
     pub offsets: Offsets,
+    /// How the processor's system calls are numbered.
+    pub calls: Calls,
+    /// Where their arguments are.
+    pub registers: Registers,
+}
+
+/// Numbers of the system calls that the programs look at (asm/unistd.h of the processor).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// mmap(2).
+    pub mmap: u32,
+    /// mremap(2).
+    pub mremap: u32,
+    /// remap_file_pages(2).
+    pub remap_file_pages: u32,
+    /// read(2).
+    pub read: u32,
+    /// pread64(2).
+    pub pread: u32,
+    /// readv(2).
+    pub readv: u32,
+    /// preadv(2).
+    pub preadv: u32,
+    /// preadv2(2).
+    pub preadv2: u32,
+}
+
+impl Calls {
+    /// Before the loader has told them.
+    pub const NONE: Self = {
+        let none = u32::MAX;
+        Self {
+            mmap: none,
+            mremap: none,
+            remap_file_pages: none,
+            read: none,
+            pread: none,
+            readv: none,
+            preadv: none,
+            preadv2: none,
+        }
+    };
+}
+
+/// Byte offsets in the running kernel's `struct pt_regs`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registers {
+    /// The arguments of a system call, from the first on.
+    pub arguments: [u32; 6],
+    /// A word that tells 32-bit programs, whose calls have other numbers: they are of one when this word,
+    pub narrow_at: u32,
+    /// of which these bits are looked at,
+    pub narrow_mask: u32,
+    /// has this value.
+    pub narrow_value: u32,
+}
+
+impl Registers {
+    /// Before the loader has found them.
+    pub const UNKNOWN: Self = Self { arguments: [0; 6], narrow_at: 0, narrow_mask: 0, narrow_value: 0 };
 }
 
 /// [`ReadCall::offset`] of a call that reads at the descriptor's position.
@@ -78,7 +140,7 @@ pub const DOORBELL_BYTES: u32 = 4096;
 const _: () = assert!(size_of::<Held>() == 2 * 8);
 const _: () = assert!(size_of::<Released>() == 2 * 8);
 const _: () = assert!(size_of::<ReadCall>() == size_of::<Inode>() + 2 * 8 + 2 * 4);
-const _: () = assert!(size_of::<StopSettings>() == size_of::<Offsets>());
+const _: () = assert!(size_of::<StopSettings>() == size_of::<Offsets>() + (8 + 9) * 4);
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya asks for this marker on what crosses into a map")]

@@ -2,7 +2,7 @@
 //! in system calls of every process on the machine.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
-use ossc_common::{CGROUPS_MAX, Record};
+use ossc_common::{CGROUPS_MAX, Change, Record};
 
 use crate::kernel::{Address, identity};
 use crate::maps::{CGROUPS, TARGETS, WATCHED, setting};
@@ -15,9 +15,14 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
+    /// The running thread, target or not.
+    pub(crate) fn current() -> Self {
+        Self { id: bpf_get_current_pid_tgid() }
+    }
+
     /// The running thread if its process is a target.
     pub(crate) fn of_target() -> Option<Self> {
-        let thread = Self { id: bpf_get_current_pid_tgid() };
+        let thread = Self::current();
         let tgid = thread.tgid();
         let wanted = tgid != setting!(own_tgid)
             && (setting!(everybody) != 0 || is_target(tgid) || is_in_target_cgroup());
@@ -37,10 +42,21 @@ impl Thread {
 
     /// A record that this thread touched `file` now.
     pub(crate) fn touches(self, file: u32, kind: u32) -> Record {
-        // SAFETY: a helper without arguments.
-        let at_ns = unsafe { bpf_ktime_get_ns() };
+        let at_ns = now_ns();
         Record { at_ns, offset: 0, length: 0, address: 0, file, kind, tgid: self.tgid(), tid: self.tid() }
     }
+
+    /// A change of this thread's memory at `address`.
+    pub(crate) fn changes(self, address: u64, length: u64, kind: u32) -> Change {
+        let (tgid, tid) = (self.tgid(), self.tid());
+        Change { at_ns: now_ns(), address, length, from: 0, from_length: 0, kind, tgid, tid, padding: 0 }
+    }
+}
+
+/// `CLOCK_MONOTONIC`.
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Whether the process is in the target map.

@@ -9,6 +9,9 @@ use ossc_common::Inode;
 
 use crate::maps::setting;
 
+/// `FS_ACCESS_PERM` and `FS_PRE_ACCESS` (include/linux/fsnotify_backend.h).
+const PERMISSION_MARKS: u32 = 0x2_0000 | 0x10_0000;
+
 /// Something in kernel memory.
 pub(crate) type Address = *const u8;
 
@@ -51,6 +54,29 @@ pub(crate) fn position_of_file(file: Address) -> Option<u64> {
     member(file, setting!(offsets.file_position))
 }
 
+/// Whether reads of a `struct inode` ask somebody first: a fanotify mark on it wants permission events.
+pub(crate) fn is_gated(inode: Address) -> bool {
+    let offset = setting!(offsets.inode_marks);
+    // Where the kernel does not say, every watched file may be.
+    offset == 0 || member::<u32>(inode, offset).is_some_and(|mask| mask & PERMISSION_MARKS != 0)
+}
+
+/// The `struct file` that a `struct kiocb` reads, its first member (include/linux/fs.h).
+pub(crate) fn file_of_request(request: Address) -> Option<Address> {
+    member(request, 0)
+}
+
+/// Where the read of a `struct kiocb` begins.
+pub(crate) fn position_of_request(request: Address) -> Option<u64> {
+    member(request, setting!(offsets.request_position))
+}
+
+/// The bytes that a `struct iov_iter` takes from the file; None if it gives them.
+pub(crate) fn wanted_by_buffers(buffers: Address) -> Option<u64> {
+    let is_source: u8 = member(buffers, setting!(offsets.buffers_are_source))?;
+    if is_source == 0 { member(buffers, setting!(offsets.buffers_count)) } else { None }
+}
+
 /// Process id of a `task_struct`.
 pub(crate) fn process_of_task(task: Address) -> Option<u32> {
     member(task, setting!(offsets.task_tgid))
@@ -68,12 +94,12 @@ pub(crate) fn live_threads(task: Address) -> Option<u32> {
 }
 
 /// Copies the member at `offset` of the structure at `base`.
-fn member<T>(base: Address, offset: u32) -> Option<T> {
+pub(crate) fn member<T>(base: Address, offset: u32) -> Option<T> {
     read(base.wrapping_add(offset as usize))
 }
 
 /// Copies what is at an address.
-fn read<T>(address: Address) -> Option<T> {
+pub(crate) fn read<T>(address: Address) -> Option<T> {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(address.cast()) }.ok()
 }

@@ -8,12 +8,15 @@
 #![expect(unsafe_code, reason = "every look at kernel memory goes through a raw pointer")]
 
 mod filter;
+mod folio;
 mod kernel;
 mod map;
 mod maps;
+mod memory;
 mod open;
 mod pages;
 mod read;
+mod stall;
 mod syscall;
 mod tree;
 

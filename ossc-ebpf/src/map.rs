@@ -8,9 +8,11 @@ use ossc_common::KIND_MAP;
 
 use crate::filter::{Thread, watched};
 use crate::kernel::{file_of_descriptor, inode_of_file};
-use crate::maps::{MAPS_IN_FLIGHT, send};
-use crate::syscall;
+use crate::maps::{Call, MAPS_IN_FLIGHT, send};
+use crate::{memory, stall, syscall};
 
+/// `MAP_FIXED`: what was mapped there is gone (include/uapi/linux/mman.h).
+const MAP_FIXED: u64 = 0x10;
 /// `MAP_ANONYMOUS`: no file, whatever the descriptor says (include/uapi/asm-generic/mman-common.h).
 const MAP_ANONYMOUS: u64 = 0x20;
 
@@ -27,16 +29,26 @@ pub(crate) fn mmap_exit(ctx: TracePointContext) -> u32 {
 }
 
 fn remember(ctx: &TracePointContext) -> Option<()> {
-    if syscall::argument::<3>(ctx) & MAP_ANONYMOUS != 0 {
+    let flags = syscall::argument::<3>(ctx);
+    if flags & MAP_FIXED != 0 {
+        memory::unmap(syscall::argument::<0>(ctx), syscall::argument::<1>(ctx));
+    }
+    if flags & MAP_ANONYMOUS != 0 {
         return None;
     }
     let thread = Thread::of_target()?;
     // The kernel takes the descriptor as a 32-bit number; what is above is noise.
     let descriptor = syscall::argument::<4>(ctx) & u64::from(u32::MAX);
-    let file = watched(inode_of_file(file_of_descriptor(descriptor)?)?)?;
+    let inode = inode_of_file(file_of_descriptor(descriptor)?)?;
+    let file = watched(inode)?;
     let mut record = thread.touches(file, KIND_MAP);
     record.length = syscall::argument::<1>(ctx);
     record.offset = syscall::argument::<5>(ctx);
+    if stall::is_timed(inode) {
+        // Of no length: a read that comes later is not this call's.
+        let (begin, began_ns) = (record.offset, record.at_ns);
+        stall::remember(thread, Call { inode: inode as u64, begin, end: begin, began_ns });
+    }
     MAPS_IN_FLIGHT.insert(thread.id, record, 0).ok()
 }
 
@@ -45,7 +57,9 @@ fn record(ctx: &TracePointContext) -> Option<()> {
     // SAFETY: only this thread writes the entry, and it is here.
     let mut record = *unsafe { MAPS_IN_FLIGHT.get(thread.id) }?;
     MAPS_IN_FLIGHT.remove(thread.id).ok()?;
+    stall::mmap_over(thread, record.file);
     record.address = syscall::result(ctx)?;
+    memory::widen(record.tgid, record.address, record.length);
     send(&record);
     info!(
         ctx,

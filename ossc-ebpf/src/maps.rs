@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, CgroupArray, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use ossc_common::{
-    CGROUPS_MAX, Inode, LOSSES, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, Offsets, READERS_MAX, RING_BYTES, Record,
-    Settings, TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,
+    CGROUPS_MAX, Change, Inode, LOSSES, LOST_RECORDS, MAPS_IN_FLIGHT_MAX, Offsets, READERS_MAX, RING_BYTES,
+    Record, Settings, Span, TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,
 };
 
 /// Processes (thread group ids) that are targets; the value says nothing.
@@ -27,19 +27,30 @@ pub(crate) static WATCHED: HashMap<Inode, u32> = HashMap::with_max_entries(WATCH
 pub(crate) static MAPS_IN_FLIGHT: LruHashMap<u64, Record> =
     LruHashMap::with_max_entries(MAPS_IN_FLIGHT_MAX, 0);
 
-/// A read of a watched file: where its inode is in kernel memory, and the offsets of the first byte and behind the
-/// last one.
+/// A call on a watched file: where its inode is in kernel memory, the offsets of the first byte and behind the last
+/// one, and when it began if that is to be told once it goes on; else 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Read {
+pub(crate) struct Call {
     pub(crate) inode: u64,
     pub(crate) begin: u64,
     pub(crate) end: u64,
+    pub(crate) began_ns: u64,
 }
 
-/// The last read of a watched file, by thread.
+/// The last read or mapping of a watched file, by thread.
 #[map]
-pub(crate) static LAST_READS: LruHashMap<u64, Read> = LruHashMap::with_max_entries(READERS_MAX, 0);
+pub(crate) static LAST_CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(READERS_MAX, 0);
+
+/// Processes that have mapped watched files, and the part of their memory in which all these mappings lie. It grows
+/// and does not shrink: a fault beside the mappings costs a record too many.
+#[map]
+pub(crate) static MAPPED: HashMap<u32, Span> = HashMap::with_max_entries(TARGETS_MAX, 0);
+
+/// mremap(2) calls between entry and exit, by thread.
+#[map]
+pub(crate) static REMAPS_IN_FLIGHT: LruHashMap<u64, Change> =
+    LruHashMap::with_max_entries(MAPS_IN_FLIGHT_MAX, 0);
 
 /// Records on their way to user space.
 #[map]
@@ -60,22 +71,8 @@ pub(crate) static SETTINGS: Settings = Settings {
     everybody: 0,
     cgroups: 0,
     page_shift: 0,
-    offsets: Offsets {
-        task_pid: 0,
-        task_tgid: 0,
-        task_signal: 0,
-        task_files: 0,
-        signal_live: 0,
-        files_fdt: 0,
-        fdtable_max_fds: 0,
-        fdtable_fd: 0,
-        file_inode: 0,
-        file_position: 0,
-        mapping_host: 0,
-        inode_ino: 0,
-        inode_sb: 0,
-        super_block_dev: 0,
-    },
+    stalls: 0,
+    offsets: Offsets::UNKNOWN,
 };
 
 /// Reads one member of [`SETTINGS`]. Volatile, because the compiler must not take the zeros above for the
@@ -91,6 +88,13 @@ pub(crate) use setting;
 /// Sends a record to user space, or counts that it could not.
 pub(crate) fn send(record: &Record) {
     if RECORDS.output::<Record>(record, wake(record.at_ns).into()).is_err() {
+        count_loss(LOST_RECORDS);
+    }
+}
+
+/// Sends a change of memory to user space, or counts that it could not.
+pub(crate) fn send_change(change: &Change) {
+    if RECORDS.output::<Change>(change, wake(change.at_ns).into()).is_err() {
         count_loss(LOST_RECORDS);
     }
 }

@@ -6,8 +6,8 @@ use ossc_common::KIND_READ;
 
 use crate::filter::{Thread, watched};
 use crate::kernel::{Address, file_of_descriptor, inode_of_file, position_of_file};
-use crate::maps::{Read, send};
-use crate::pages::remember;
+use crate::maps::{Call, send};
+use crate::stall;
 use crate::syscall::argument;
 
 /// Buffers of a vectored read whose lengths are summed; the rest of a longer list is not seen. No client of
@@ -61,7 +61,8 @@ fn record(ctx: &TracePointContext, offset: u64, length: impl FnOnce() -> u64) ->
     record.length = length();
     if record.length > 0 {
         let end = record.offset.wrapping_add(record.length);
-        remember(thread, Read { inode: inode as u64, begin: record.offset, end });
+        let began_ns = if stall::is_timed(inode) { record.at_ns } else { 0 };
+        stall::remember(thread, Call { inode: inode as u64, begin: record.offset, end, began_ns });
         send(&record);
     }
     Some(())

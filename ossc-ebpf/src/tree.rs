@@ -2,7 +2,7 @@
 //!
 //! Raw tracepoints, because their arguments are the task structures themselves: the formatted record of
 //! `sched_process_fork` has only thread ids, which cannot tell a new process from a new thread. An exec
-//! changes nothing: the process keeps its id.
+//! changes nothing here: the process keeps its id.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use ossc_common::LOST_CHILDREN;
@@ -10,6 +10,7 @@ use ossc_common::LOST_CHILDREN;
 use crate::filter::is_target;
 use crate::kernel::{live_threads, process_of_task, thread_of_task};
 use crate::maps::{TARGETS, count_loss};
+use crate::memory;
 
 /// TP_PROTO(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h.
 #[raw_tracepoint]
@@ -28,8 +29,12 @@ pub(crate) fn process_exit(ctx: RawTracePointContext) -> i32 {
 
 fn adopt(parent: *const u8, child: *const u8) -> Option<()> {
     let process = process_of_task(child)?;
-    let is_thread = thread_of_task(child)? != process;
-    if is_thread || !is_target(process_of_task(parent)?) {
+    if thread_of_task(child)? != process {
+        return None;
+    }
+    let parent = process_of_task(parent)?;
+    memory::copy(parent, process);
+    if !is_target(parent) {
         return None;
     }
     if TARGETS.insert(process, 0, 0).is_err() {
@@ -41,5 +46,9 @@ fn adopt(parent: *const u8, child: *const u8) -> Option<()> {
 fn forget(task: *const u8) -> Option<()> {
     let process = process_of_task(task)?;
     // The first thread may end before the others; the process is gone when the last one is.
-    if is_target(process) && live_threads(task)? == 0 { TARGETS.remove(process).ok() } else { None }
+    if live_threads(task)? != 0 {
+        return None;
+    }
+    memory::end(process);
+    TARGETS.remove(process).ok()
 }

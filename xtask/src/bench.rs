@@ -10,6 +10,8 @@ mod agent;
 mod floor;
 mod machine;
 mod measure;
+mod observed;
+mod reader;
 mod table;
 
 use std::fs;
@@ -79,8 +81,9 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
     let machine = machine::describe(scratch.path())?;
     let rows = rows(workload, rounds, scratch.path());
+    let observed = observed::section(args.quick, scratch.path());
     scratch.close().context("cannot remove the files of the bench")?;
-    let report = report(workload, rounds, &rows?, &machine);
+    let report = report(workload, rounds, &rows?, &machine) + &observed?;
     println!("{report}");
     if !args.quick {
         let path = cmd::root().join(REPORT);

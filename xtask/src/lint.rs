@@ -9,6 +9,7 @@ use crate::{cmd, tidy};
 /// Runs all three; stops at the first that fails.
 pub(crate) fn lint() -> Result<()> {
     cmd::run(&mut cmd::cargo(&["fmt", "--check"]))?;
+    cmd::run(&mut cmd::cargo(&["fmt", "--check", "--manifest-path", "tests/fuzz/Cargo.toml"]))?;
     cmd::run(&mut cmd::cargo(&[
         "clippy",
         "--workspace",

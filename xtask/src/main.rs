@@ -7,12 +7,15 @@ mod bench;
 mod build;
 mod cmd;
 mod demo;
+mod fuzz;
 mod lint;
 mod server;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -28,12 +31,18 @@ enum Command {
     Build,
     /// Load a real model with llama.cpp through the agent from a local test server (root; no cloud account)
     Demo,
-    /// Set up, build, lint, then run every test (root; what continuous integration runs)
-    Test,
+    /// Set up, build, lint, then run every test (root; what continuous integration runs, with --all)
+    Test(test::Args),
     /// Formatting, clippy, and the project's own rules about its source tree
     Lint,
+    /// Run the fuzzers of tests/fuzz on every parser of outside bytes (nightly Rust)
+    Fuzz(fuzz::Args),
+    /// Load random models under random readers, faults, kills and evictions, and check all that is promised (root)
+    Soak(soak::Args),
     /// Measure the agent against recv + pwrite alone and write docs/bench/README.md (root)
     Bench(bench::Args),
+    /// Check the agent on several kernels, in emulated machines and here, and write docs/kernel-support.md (root)
+    Vm(vm::Args),
     /// Run a program and print what it used as JSON; `bench` runs itself with this
     #[command(hide = true)]
     Measure(bench::MeasureArgs),
@@ -44,9 +53,12 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup(),
         Command::Build => build::build(),
         Command::Demo => demo::demo(),
-        Command::Test => test::test(),
+        Command::Test(args) => test::test(&args),
         Command::Lint => lint::lint(),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Soak(args) => soak::soak(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Vm(args) => vm::vm(&args),
         Command::Measure(args) => bench::measure(&args),
     };
     match outcome {

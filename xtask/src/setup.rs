@@ -36,6 +36,16 @@ const NEEDS: [Need; 10] = [
     Need { program: "python3", package: "python3", purpose: "readers and Alibaba Cloud's own clients" },
 ];
 
+const MACHINE_NEEDS: [Need; 3] = [
+    Need {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        purpose: "machines with other kernels",
+    },
+    Need { program: "busybox", package: "busybox-static", purpose: "the first steps of these machines" },
+    Need { program: "cpio", package: "cpio", purpose: "the archive with these steps" },
+];
+
 /// The distribution's Rust that may build for BPF: Debian keeps these current for its browsers.
 const DISTRIBUTION_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 /// The bpf-linker release the programs are built with; its `llvm-N` features choose the LLVM.
@@ -51,7 +61,7 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Installs what is missing.
 pub(crate) fn setup() -> Result<()> {
     let mut apt = Apt { updated: false };
-    programs(&mut apt)?;
+    programs(&mut apt, &NEEDS)?;
     ebpf_toolchain(&mut apt)?;
     python(&mut apt)?;
     tracefs()?;
@@ -59,8 +69,32 @@ pub(crate) fn setup() -> Result<()> {
     Ok(())
 }
 
-fn programs(apt: &mut Apt) -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| find(need.program).is_none()).collect();
+/// Installs what emulated machines need besides. Only for the commands that boot some.
+pub(crate) fn machines() -> Result<()> {
+    let mut apt = Apt { updated: false };
+    programs(&mut apt, &MACHINE_NEEDS)?;
+    if virtiofsd().is_none() {
+        println!(
+            "setup: virtiofsd is missing (package virtiofsd): emulated machines use this machine's programs"
+        );
+        apt.install(&["virtiofsd"])?;
+    }
+    Ok(())
+}
+
+/// The server of a shared file system, as a program and the arguments by which it shares all of this machine. It is
+/// in no PATH. The one of qemu before version 8 takes its arguments in another form than its successor.
+pub(crate) fn virtiofsd() -> Option<(PathBuf, &'static [&'static str])> {
+    let successor: &[_] = &["--shared-dir=/", "--sandbox=chroot", "--cache=always"];
+    let of_qemu: &[_] = &["-o", "source=/", "-o", "sandbox=chroot", "-o", "cache=always"];
+    [("/usr/libexec/virtiofsd", successor), ("/usr/lib/qemu/virtiofsd", of_qemu)]
+        .map(|(path, arguments)| (PathBuf::from(path), arguments))
+        .into_iter()
+        .find(|(path, _)| path.is_file())
+}
+
+fn programs(apt: &mut Apt, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| find(need.program).is_none()).collect();
     for Need { program, package, purpose } in &missing {
         println!("setup: {program} is missing (package {package}): {purpose}");
     }
@@ -198,15 +232,20 @@ impl Apt {
         );
         require_root(&format!("apt-get install {list}"))?;
         if !self.updated {
-            println!("setup: apt-get update");
-            // One broken entry of the user's sources must not keep us from the others.
-            if !succeeds(apt_get().arg("update")) {
-                println!("setup: apt-get update failed; trying with the package lists there are");
-            }
+            update_package_lists();
             self.updated = true;
         }
         println!("setup: apt-get install {list}");
         cmd::quietly(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages))
+    }
+}
+
+/// Fetches the package lists, as far as they can be had.
+pub(crate) fn update_package_lists() {
+    println!("setup: apt-get update");
+    // One broken entry of the user's sources must not keep us from the others.
+    if !succeeds(apt_get().arg("update")) {
+        println!("setup: apt-get update failed; trying with the package lists there are");
     }
 }
 
@@ -226,7 +265,7 @@ fn require_root(command: &str) -> Result<()> {
 }
 
 /// A program of the PATH, or of the folders of administrators, which are not in everyone's PATH.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())

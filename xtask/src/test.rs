@@ -1,5 +1,6 @@
 //! `cargo xtask test`: set up, build, lint and test, in this order, stopping at the first step that
-//! fails. Continuous integration runs exactly this. A closing summary gives each step's time.
+//! fails. With `--all` it goes on with the kernels of `vm`; continuous integration runs exactly that. A closing
+//! summary gives each step's time.
 //!
 //! The end-to-end tests drive the release agent, the one that users run. Those that need a switch which
 //! no release build has, such as the gate turned off to prove that a test can fail, drive a debug agent.
@@ -9,18 +10,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{build, cmd, lint, setup, toolchain};
+use crate::{build, cmd, lint, setup, toolchain, vm};
+
+/// Arguments of the command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also check older kernels in emulated machines, as `vm` does; some minutes more
+    #[arg(long)]
+    all: bool,
+}
 
 /// Set-up to last test.
-pub(crate) fn test() -> Result<()> {
+pub(crate) fn test(args: &Args) -> Result<()> {
     cmd::require_root("test")?;
     let mut steps = Steps::default();
-    let outcome = all(&mut steps);
+    let mut outcome = tests_of_this_machine(&mut steps);
+    if args.all && outcome.is_ok() {
+        outcome = steps.run("kernels", kernels);
+    }
     steps.print();
     outcome
 }
 
-fn all(steps: &mut Steps) -> Result<()> {
+fn tests_of_this_machine(steps: &mut Steps) -> Result<()> {
     steps.run("setup", setup::setup)?;
     steps.run("build", build::build)?;
     steps.run("lint", lint::lint)?;
@@ -39,6 +51,10 @@ fn tests() -> Result<()> {
             .env("OSSC_AGENT_DEBUG", target.join("debug/ossc-agent"))
             .env("OSSC_TEST_PYTHON", toolchain::venv_python()?),
     )
+}
+
+fn kernels() -> Result<()> {
+    vm::run(&vm::Choice::ALL, &cmd::root().join("target/release/ossc-agent")).map(drop)
 }
 
 /// What has run so far, for the summary.

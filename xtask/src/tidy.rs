@@ -7,6 +7,7 @@
 
 mod files;
 mod floors;
+mod kernels;
 mod links;
 mod manifest;
 mod source;
@@ -60,6 +61,7 @@ fn check(tree: &Tree) -> Vec<Finding> {
     findings.extend(source::check(tree));
     findings.extend(manifest::check(tree));
     findings.extend(links::check(tree));
+    findings.extend(kernels::check(tree));
     findings.sort();
     findings
 }

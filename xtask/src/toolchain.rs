@@ -5,7 +5,7 @@
 #[expect(dead_code, reason = "the build script compiles with it; here it is only looked for")]
 mod ebpf;
 
-pub(crate) use ebpf::{Compiler, Toolchain, tools_dir};
+pub(crate) use ebpf::{Compiler, Toolchain, cache_dir, tools_dir};
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 
 /// The Python environment with the packages of tests/requirements.txt.
 pub(crate) fn venv() -> PathBuf {
-    ebpf::cache_dir().join("venv")
+    cache_dir().join("venv")
 }
 
 /// The interpreter of that environment; an error before `setup` has made it.

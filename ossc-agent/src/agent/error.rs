@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{config, fetch, gate, keeper, oss, store};
+use crate::{config, fetch, gate, keeper, oss, store, sys};
 
 /// A run that failed; the part's own error says what, why and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +84,6 @@ pub enum Error {
         source: io::Error,
     },
     /// The operating system refused something that should always work.
-    #[error("cannot {what}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// Cause.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] sys::Error),
 }

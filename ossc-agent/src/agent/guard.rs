@@ -9,14 +9,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::Error;
 use super::learn::Learner;
+use super::{Error, service};
 use crate::bpf::stop::{self, Stopper};
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::fetch::Fetcher;
@@ -24,11 +25,14 @@ use crate::gate::{self, Capacity, Gate, Guarded};
 use crate::keeper::{self, Inherited, Keeper, Record};
 use crate::store::{File, Inode, Store};
 use crate::sys::fanotify::Group;
+use crate::sys::{self, privileges};
 
 /// What holds readers.
 pub(super) struct Guard {
     gate: Gate,
     keeper: Keeper,
+    /// What the service manager has copies of.
+    in_store: service::Kept,
     /// Told when the keeper has ended.
     ended: Arc<Notify>,
     /// Takes SIGIO, whose default action would end the agent (`Keeper::release_unused_strays`).
@@ -55,7 +59,7 @@ impl Guard {
                 let group = gate::new_group(found.mode)?;
                 let record = Record::create().map_err(keeper::Error::Record)?;
                 let guards = guards(&found, &group, &record)?;
-                let keeper = Keeper::start(settings(config), guards, &files)?;
+                let keeper = Keeper::start(settings(config), guards, &files, Vec::new())?;
                 (found, group, record, keeper, Vec::new(), Vec::new())
             }
             Some(inherited) => {
@@ -65,17 +69,23 @@ impl Guard {
                 if let Some(stopper) = &mut stopper {
                     stopper.spare_own().map_err(inherited_programs)?;
                 }
-                let found = gate::probe_again(&config.store.model_dir, stopper)?;
+                let found = gate::probe_again(&config.store.model_dir, stopper, &group)?;
                 let strays = strays(store, held);
                 let inodes = strays.iter().map(|(inode, _)| *inode).collect();
-                tracing::info!(held = pending.len(), "readers taken over from an agent that died");
+                tracing::info!(held = pending.len(), "readers taken over from an earlier agent");
                 let guards = guards(&found, &group, &record)?;
-                let keeper = Keeper::adopt(settings(config), socket, guards, &files, strays)?;
+                let keeper = match socket {
+                    Some(socket) => Keeper::adopt(settings(config), socket, guards, &files, strays)?,
+                    None => Keeper::start(settings(config), guards, &files, strays)?,
+                };
                 (found, group, record, keeper, pending, inodes)
             }
         };
         let (mode, holds_growth) = (found.mode, found.stopper.is_some());
         tracing::info!(%mode, holds_growth, "gate chosen");
+        let stops = found.stopper.as_ref().map_or_else(Vec::new, Stopper::descriptors);
+        let fds = (group.as_fd(), record.as_fd());
+        let in_store = service::keep(&config.store.model_dir, fds, &stops, store);
         let learner = Arc::clone(learner);
         let observer = move |access| learner.gate_saw(access);
         let gate = Gate::start(found, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
@@ -90,9 +100,8 @@ impl Guard {
         strays.into_iter().for_each(|inode| gate.refuse(inode));
         gate.begin(pending);
         let ended = watch(&keeper)?;
-        let sigio =
-            signal(SignalKind::io()).map_err(|source| Error::System { what: "receive SIGIO", source })?;
-        Ok(Some(Self { gate, keeper, ended, _sigio: sigio }))
+        let sigio = signal(SignalKind::io()).map_err(sys::Error::when("receive SIGIO"))?;
+        Ok(Some(Self { gate, keeper, in_store, ended, _sigio: sigio }))
     }
 
     /// The gate.
@@ -104,6 +113,7 @@ impl Guard {
     pub(super) fn release(&self, file: &File) {
         self.gate.release(file);
         self.keeper.release(file.inode());
+        self.in_store.release(file.inode());
     }
 
     /// Returns when the keeper has ended. Cancel safe.
@@ -118,17 +128,29 @@ impl Guard {
         Ok(())
     }
 
-    /// Looks after what changes slowly; to be called every few seconds.
-    pub(super) fn tidy(&mut self) {
+    /// Looks after what changes slowly; to be called every few seconds. `is_complete` is said of the whole model.
+    pub(super) fn tidy(&mut self, is_complete: bool) {
         self.keeper.release_unused_strays();
         if self.gate.has_done_stopping() {
             self.keeper.release_stops();
+            self.in_store.release_stops();
+        }
+        if is_complete && !self.keeper.has_strays() {
+            self.in_store.release_group();
         }
     }
 
     /// Has `keeper_ended` return again, after a replacement that failed.
     pub(super) fn retry_keeper(&self) {
         self.ended.notify_one();
+    }
+
+    /// Answers nobody from now on: the readers held, and those that come, are the next agent's, and the keeper's for
+    /// so long. What the fetcher completed at its end needs neither.
+    pub(super) fn hand_over(self, store: &Store, deadline: Duration) {
+        store.files().iter().filter(|file| file.is_complete()).for_each(|file| self.release(file));
+        self.gate.leave();
+        self.keeper.leave(deadline);
     }
 
     /// Fails who waits, and leaves the rest to the keeper. The files that are not complete are hidden.
@@ -193,13 +215,14 @@ fn watch(keeper: &Keeper) -> Result<Arc<Notify>, Error> {
         let ended = Arc::new(Notify::new());
         let told = Arc::clone(&ended);
         std::thread::Builder::new().name("ossc-keeper".into()).spawn(move || {
+            privileges::keep_only(privileges::NONE);
             let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
             while let Err(Errno::EINTR | Errno::EAGAIN) = poll(&mut fds, PollTimeout::NONE) {}
             told.notify_one();
         })?;
         Ok(ended)
     };
-    watch().map_err(|source| Error::System { what: "watch the keeper", source })
+    Ok(watch().map_err(sys::Error::when("watch the keeper"))?)
 }
 
 /// Whether readers are let at the holes, for the tests that must see the difference.

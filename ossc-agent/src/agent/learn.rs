@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::family::Family;
-use crate::base::{Access, ByteRange, Bytes, FileId, Layout};
+use crate::base::{Access, AccessKind, ByteRange, Bytes, FileId, Layout};
 use crate::config::Config;
 use crate::fetch::Fetcher;
 use crate::order::{self, Follower, Model, Orders, Plan, Recorder, Run, Shelf, Step};
@@ -82,6 +82,9 @@ impl Learner {
 
     /// The probes saw an access of a process they were told to watch.
     pub(super) fn probes_saw(&self, access: Access) {
+        if access.kind == AccessKind::Unmap {
+            return;
+        }
         self.recorder.note(&access);
         self.follow(access);
     }
@@ -95,6 +98,11 @@ impl Learner {
         if let Some(ahead) = ahead {
             self.fetcher.plan_ahead(&ahead);
         }
+    }
+
+    /// How many blocks were touched so far, of how many.
+    pub(super) fn touched(&self) -> (u64, u64) {
+        self.recorder.touched()
     }
 
     /// Keeps the recording so far, in place of what this run kept before. Waits for the disk.

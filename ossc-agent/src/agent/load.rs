@@ -11,14 +11,17 @@ use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
 use super::learn::Learner;
 use super::prepare::Prepared;
+use super::restart::{self, Before};
+use super::service::Service;
 use super::{Error, Outcome};
-use crate::base::{Bytes, FileId};
-use crate::config::Config;
+use crate::base::{Bytes, FileId, millis};
+use crate::config::{self, Config, OnChange};
 use crate::fetch::{self, Fetcher};
 use crate::status::{Progress, Reporter};
 use crate::store::Store;
-use crate::sys::command::Command;
 use crate::sys::signals::{Caught, Signals};
+use crate::sys::{self, command::Command, privileges};
+use crate::systemd;
 
 /// Between two looks at the progress; a bar feels live at this pace.
 const TICK: Duration = Duration::from_millis(250);
@@ -37,8 +40,29 @@ enum Event {
     Signal(Caught),
     CommandEnded(u8),
     KeeperEnded,
+    Restart,
     Tick,
     Persist,
+}
+
+/// How the loop ended.
+pub(super) enum Ending {
+    /// The load is over.
+    Outcome(Outcome),
+    /// An object changed: the agent is to begin anew. Nothing was taken from readers.
+    Changed {
+        /// Process id of the COMMAND, if there is one.
+        command: Option<u32>,
+    },
+}
+
+/// What becomes of readers of incomplete files when the agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// They fail, and the files lose their names.
+    Deny,
+    /// They wait with the keeper for the next agent.
+    HandOver,
 }
 
 /// A load in progress.
@@ -54,32 +78,47 @@ struct Load<'a> {
     /// The writing of the ready files that was begun last.
     persisting: Option<JoinHandle<()>>,
     started: std::time::Instant,
+    /// When to begin anew, because an object changed.
+    restart_at: Option<std::time::Instant>,
 }
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
-pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, Error> {
+pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, Error> {
     let Prepared { store, incomplete, fetcher, learner, guard, mut events, started } = prepared;
-    let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
+    let mut signals = Signals::take().map_err(sys::Error::when("receive signals"))?;
     let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
     tracing::info!(
         files = store.files().len(),
         model_dir = %config.store.model_dir.display(),
-        ms = started.elapsed().as_millis(),
+        ms = millis(started.elapsed()),
         "files visible"
     );
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
-    let probes = super::observe::start(config, &store, &learner).await;
+    let mut service = Service::ready(&progress(&store, &fetcher, guard.as_ref()));
+    let mut probes = super::observe::start(config, &store, &learner).await;
     let watch = |pid| {
         learner.add_pid(pid);
         probes.add_pid(pid);
     };
-    let command = Command::start(&config.command, watch);
+    let command = match restart::before() {
+        Before::Nothing => Command::start(&config.command, &hidden(), watch),
+        Before::NoCommand => Ok(None),
+        Before::Command(pid) => {
+            watch(pid);
+            Command::adopt(pid).map(Some)
+        }
+    };
+    // All that needs more is set up; but who begins anew sets it up again.
+    if config.on_change == OnChange::Fail {
+        privileges::keep_only(privileges::AGENT);
+        tracing::debug!("capabilities that are not needed any more are given up");
+    }
     let mut load = Load::new(config, (store, incomplete), fetcher, learner, guard, started);
     let mut command = match command {
         Ok(command) => command,
         Err(source) => {
-            load.stop().await?;
+            load.stop(Stop::Deny).await?;
             let program = config.command.first().map(|word| word.to_string_lossy().into_owned());
             return Err(Error::Command { program: program.unwrap_or_default(), source });
         }
@@ -89,9 +128,10 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut persist = interval(PERSIST_EVERY);
     persist.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut stop = Stop::Deny;
     let outcome = loop {
         if config.exit_when_complete && config.command.is_empty() && load.is_complete() {
-            break Outcome::Complete;
+            break Some(Outcome::Complete);
         }
         let event = tokio::select! {
             biased;
@@ -100,28 +140,62 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Outcome, 
             Some(event) = events.recv() => Event::Fetch(event),
             ready = heads.next() => Event::Head(ready),
             () = keeper_ended(load.guard.as_ref()) => Event::KeeperEnded,
+            () = time_of(load.restart_at) => Event::Restart,
             _ = tick.tick() => Event::Tick,
             _ = persist.tick() => Event::Persist,
         };
         match event {
             Event::Signal(caught) => match &command {
                 Some(command) => command.forward(caught.0),
-                None if caught.ends_agent() => break Outcome::Stopped,
+                None if caught.ends_agent() => {
+                    if caught.is_from_manager() && !config.restart_deadline.is_zero() {
+                        stop = Stop::HandOver;
+                    }
+                    break Some(Outcome::Stopped);
+                }
                 None => {}
             },
-            Event::CommandEnded(status) => break Outcome::CommandExited(status),
+            Event::CommandEnded(status) => break Some(Outcome::CommandExited(status)),
             Event::Fetch(event) => load.on_fetch(event),
             Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
             Event::KeeperEnded => load.replace_keeper().await,
-            Event::Tick => load.report(),
+            Event::Restart => break None,
+            Event::Tick => {
+                load.report();
+                service.tick(&load.progress());
+            }
             Event::Persist => {
                 load.persist();
-                load.guard.iter_mut().for_each(Guard::tidy);
+                let is_complete = load.is_complete();
+                load.guard.iter_mut().for_each(|guard| guard.tidy(is_complete));
+                if is_complete && probes.is_over(load.learner.touched(), std::time::Instant::now()) {
+                    probes.end();
+                    load.keep_order();
+                }
             }
         }
     };
-    load.stop().await?;
-    Ok(outcome)
+    let Some(outcome) = outcome else {
+        load.leave_to_keeper().await;
+        return Ok(Ending::Changed { command: command.map(|command| command.pid()) });
+    };
+    Service::stopping();
+    load.stop(stop).await?;
+    Ok(Ending::Outcome(outcome))
+}
+
+/// That moment, or never if there is none.
+async fn time_of(moment: Option<std::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Variables that are for the agent alone.
+fn hidden() -> Vec<&'static str> {
+    let secrets = config::SECRETS.iter().filter_map(|name| name.to_str().ok());
+    systemd::VARIABLES.into_iter().chain(secrets).collect()
 }
 
 /// The command's end, or never if there is none.
@@ -150,7 +224,18 @@ impl<'a> Load<'a> {
         started: std::time::Instant,
     ) -> Self {
         let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
-        Self { config, store, incomplete, fetcher, learner, guard, reporter, persisting: None, started }
+        Self {
+            config,
+            store,
+            incomplete,
+            fetcher,
+            learner,
+            guard,
+            reporter,
+            persisting: None,
+            started,
+            restart_at: None,
+        }
     }
 
     fn is_complete(&self) -> bool {
@@ -173,6 +258,9 @@ impl<'a> Load<'a> {
                 if let (Some(guard), Some(file)) = (&self.guard, self.store.file(id)) {
                     guard.gate().fail(&**file, failure.errno());
                 }
+                if failure.is_changed() && self.config.on_change == OnChange::Restart {
+                    self.plan_restart(id);
+                }
             }
         }
     }
@@ -183,20 +271,24 @@ impl<'a> Load<'a> {
         }
         self.report();
         self.reporter.finish();
-        let progress = progress(&self.store, &self.fetcher, self.guard.as_ref());
+        let progress = self.progress();
         tracing::info!(
             files = progress.files,
             bytes = %Bytes(progress.total),
             fetched = %Bytes(progress.fetched),
-            ms = self.started.elapsed().as_millis(),
+            ms = millis(self.started.elapsed()),
             "all files complete"
         );
         // The order of the load is known now, whatever becomes of this process later.
         self.keep_order();
     }
 
+    fn progress(&self) -> Progress {
+        progress(&self.store, &self.fetcher, self.guard.as_ref())
+    }
+
     fn report(&mut self) {
-        self.reporter.update(&progress(&self.store, &self.fetcher, self.guard.as_ref()));
+        self.reporter.update(&self.progress());
     }
 
     /// Starts another keeper, as often as it takes.
@@ -237,9 +329,46 @@ impl<'a> Load<'a> {
         tokio::task::spawn_blocking(move || learner.keep())
     }
 
-    /// No new work, incomplete files lose their name, waiting readers are told, the keeper looks after the rest.
-    async fn stop(mut self) -> Result<(), Error> {
+    /// An object is not what was listed.
+    fn plan_restart(&mut self, id: FileId) {
+        let file = self.store.file(id).map(|file| file.object().name.clone()).unwrap_or_default();
+        let at = (self.started + restart::LEAST_TIME).max(std::time::Instant::now());
+        tracing::warn!(file, "an object changed in OSS: everything is listed again");
+        self.restart_at.get_or_insert(at);
+    }
+
+    /// Records what there is and leaves the rest as it stands, as if this process died: the keeper holds readers.
+    async fn leave_to_keeper(mut self) {
         self.reporter.finish();
+        if let Some(persisting) = self.persisting.take()
+            && let Err(error) = persisting.await
+        {
+            tracing::error!(%error, "saving progress ended early");
+        }
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || store.persist()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "progress not saved; more is fetched again"),
+            Err(error) => tracing::error!(%error, "saving progress ended early"),
+        }
+        if let Err(error) = self.keep_order().await {
+            tracing::error!(%error, "keeping the learned order ended early");
+        }
+        tracing::info!("beginning anew");
+        // The gate's end would answer the readers that are held.
+        std::mem::forget(self.guard.take());
+    }
+
+    /// Ends the load. With [`Stop::Deny`]: no new work, incomplete files lose their name, waiting readers are told, the
+    /// keeper looks after the rest. With [`Stop::HandOver`] the gate fails nobody while the fetcher ends; then files keep
+    /// their names, and the keeper has all until the next agent takes it over.
+    async fn stop(mut self, stop: Stop) -> Result<(), Error> {
+        self.reporter.finish();
+        let is_handed_over =
+            stop == Stop::HandOver && self.store.files().iter().any(|file| !file.is_complete());
+        if let Some(guard) = self.guard.as_ref().filter(|_| is_handed_over) {
+            guard.gate().spare();
+        }
         let fetcher = self.fetcher.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
@@ -250,9 +379,20 @@ impl<'a> Load<'a> {
             tracing::error!(%error, "saving progress ended early");
         }
         let incomplete = self.store.files().iter().filter(|file| !file.is_complete()).count();
-        self.store.retire()?;
-        if let Some(guard) = self.guard.take() {
-            guard.stop(&self.store);
+        match self.guard.take() {
+            Some(guard) if is_handed_over => {
+                // What cannot be saved is fetched again: no reason to fail a reader.
+                if let Err(error) = self.store.persist() {
+                    tracing::warn!(%error, "progress not saved; the next start fetches more again");
+                }
+                guard.hand_over(&self.store, self.config.restart_deadline);
+            }
+            guard => {
+                self.store.retire()?;
+                if let Some(guard) = guard {
+                    guard.stop(&self.store);
+                }
+            }
         }
         if let Err(error) = self.keep_order().await {
             tracing::error!(%error, "keeping the learned order ended early");

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::Error;
 use super::guard::Guard;
 use super::learn::Learner;
-use crate::base::{Bytes, FileId};
+use crate::base::{Bytes, FileId, millis};
 use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::keeper::Inherited;
@@ -75,13 +75,13 @@ async fn lay_out(
         tracing::info!(
             objects = objects.len(),
             bytes = %Bytes(objects.iter().map(|object| object.size).sum()),
-            ms = began.elapsed().as_millis(),
+            ms = millis(began.elapsed()),
             "objects listed"
         );
         objects
     };
-    let limit = sys::process::raise_open_files()
-        .map_err(|source| Error::System { what: "raise the limit of open descriptors", source })?;
+    let limit =
+        sys::process::raise_open_files().map_err(sys::Error::when("raise the limit of open descriptors"))?;
     if u64::try_from(objects.len()).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_BESIDES_FILES) > limit {
         return Err(Error::TooManyFiles { files: objects.len(), limit });
     }
@@ -89,7 +89,7 @@ async fn lay_out(
     let files = files
         .map(|(_, fd)| fd.try_clone())
         .collect::<Result<_, _>>()
-        .map_err(|source| Error::System { what: "duplicate a descriptor", source })?;
+        .map_err(sys::Error::when("duplicate a descriptor"))?;
     let store = Store::take_over(&config.store, objects, files)?;
     say(store.report(), started);
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).count();
@@ -130,7 +130,7 @@ fn say(report: &store::Report, started: Instant) {
         resumed = report.resumed.files,
         resumed_bytes = %Bytes(report.resumed.bytes),
         complete = report.complete.files,
-        ms = started.elapsed().as_millis(),
+        ms = millis(started.elapsed()),
         "files laid out"
     );
     for name in &report.replaced {

@@ -8,8 +8,12 @@ use super::{ByteRange, FileId};
 pub enum AccessKind {
     /// open(2) and its kin.
     Open,
-    /// mmap(2) or a growing mremap(2).
+    /// mmap(2).
     Map,
+    /// mremap(2), with the range that is mapped behind it.
+    Remap,
+    /// munmap(2), or another mapping over this one.
+    Unmap,
     /// A read system call.
     Read,
     /// A page fault on a mapping.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A count of bytes that prints as `1.5 GiB` and parses from `512M`, `2GiB` or plain digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,12 @@ impl fmt::Display for Bytes {
             _ => write!(f, "{value:.1} {}", UNITS[unit]),
         }
     }
+}
+
+/// Whole milliseconds: a number in every form of log, which the `u128` of `Duration::as_millis` is not.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why a text is not a count of bytes.

@@ -1,9 +1,10 @@
 //! The table of probes, and attaching each. A probe that this kernel does not have or does not allow is noted
 //! in the summary with what is lost; the others work without it.
 //!
-//! The read calls are attached only when a watched file needs them: where the kernel reports reads at its page
-//! cache, a program at the calls would add a quarter of a microsecond to each read of every process, to learn
-//! the same in bytes instead of pages.
+//! Some are attached only when they are needed. The read calls: where the kernel reports reads at its page cache, a
+//! program at the calls would add a quarter of a microsecond to each read of every process, to learn the same in
+//! bytes instead of pages. Page faults by address, which all processes have all the time: where the kernel reports
+//! them at its page cache, that is enough.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use aya::Ebpf;
 use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
 
 use super::summary::chain;
-use super::{Summary, Targets};
+use super::{Config, Faults, Reads, Summary, Targets};
 
 /// The programs in the kernel. Detached when dropped.
 pub(super) struct Attached {
@@ -20,8 +21,18 @@ pub(super) struct Attached {
     layout: Result<(), String>,
     /// What came of it.
     summary: Summary,
-    /// Whether the read calls have been tried.
-    sees_calls: bool,
+    tried: Tried,
+    sees_faults: bool,
+}
+
+/// Which groups of probes have been tried; each is tried once.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each group, and they are independent")]
+struct Tried {
+    family: bool,
+    calls: bool,
+    memory: bool,
+    addresses: bool,
 }
 
 /// One place in the kernel and the program that runs there.
@@ -46,7 +57,10 @@ const OPENS: &str = "when the model files are opened";
 const MAPS: &str = "when the model files are mapped";
 const READS: &str = "what is read of the model files by this call";
 const CACHE_READS: &str = "what is read of the model files other than by read calls";
+const DIRECT_READS: &str = "what is read of the model files with O_DIRECT";
 const FAULTS: &str = "what is touched of the model files through mappings";
+const AROUND: &str = "how much is mapped with a page of the model files that is touched";
+const MEMORY: &str = "what becomes of mappings of the model files";
 const FAMILY: &str = "which children of the target are started and ended";
 
 /// The target's family; not needed when everybody is a target. First, because a child born before them would be
@@ -54,18 +68,32 @@ const FAMILY: &str = "which children of the target are started and ended";
 const FAMILY_PROBES: [Probe; 2] =
     [raw("sched_process_fork", "process_fork", FAMILY), raw("sched_process_exit", "process_exit", FAMILY)];
 
-const ACCESS_PROBES: [Probe; 7] = [
+const ACCESS_PROBES: [Probe; 4] = [
     call("sys_exit_openat", "open_exit", OPENS),
     call("sys_exit_openat2", "open_exit", OPENS),
     call("sys_enter_mmap", "mmap_enter", MAPS),
     call("sys_exit_mmap", "mmap_exit", MAPS),
-    raw(PAGE_CACHE_READS, "get_pages", CACHE_READS),
-    raw("mm_filemap_fault", "fault", FAULTS),
-    raw("mm_filemap_map_pages", "map_pages", FAULTS),
 ];
 
-/// Reports every read that goes through the page cache; in Linux 6.12 and newer.
-const PAGE_CACHE_READS: &str = "mm_filemap_get_pages";
+/// Every read that goes through the page cache; in Linux 6.12 and newer.
+const CACHE_READ_PROBES: [Probe; 1] = [raw("mm_filemap_get_pages", "get_pages", CACHE_READS)];
+/// Reads past it; in Linux 6.6 and newer.
+const DIRECT_PROBES: [Probe; 1] = [raw("iomap_dio_rw_begin", "direct", DIRECT_READS)];
+/// Faults with what they map; in Linux 6.12 and newer.
+const CACHE_FAULT_PROBES: [Probe; 2] =
+    [raw("mm_filemap_fault", "fault", AROUND), raw("mm_filemap_map_pages", "map_pages", AROUND)];
+
+/// What becomes of the memory that files are mapped into.
+const MEMORY_PROBES: [Probe; 4] = [
+    call("sys_enter_munmap", "munmap_enter", MEMORY),
+    call("sys_enter_mremap", "mremap_enter", MEMORY),
+    call("sys_exit_mremap", "mremap_exit", MEMORY),
+    raw("sched_process_exec", "process_exec", MEMORY),
+];
+
+/// Faults by address.
+const ADDRESS_PROBES: [Probe; 2] =
+    [raw("page_fault_user", "page_fault", FAULTS), raw("page_fault_kernel", "page_fault", FAULTS)];
 
 const CALL_PROBES: [Probe; 5] = [
     call("sys_enter_read", "read_enter", READS),
@@ -90,30 +118,64 @@ const fn call(name: &'static str, program: &'static str, consequence: &'static s
 }
 
 impl Attached {
-    /// Attaches every probe this machine has, but the read calls only if nothing else reports reads.
-    pub(super) fn new(
-        programs: Ebpf,
-        targets: &Targets,
-        layout: Result<(), String>,
-        summary: Summary,
-    ) -> Self {
-        let mut attached = Self { programs, layout, summary, sees_calls: false };
-        if matches!(targets, Targets::Chosen { .. }) {
-            attached.attach(&FAMILY_PROBES);
+    /// Attaches what every trace needs of what this machine has.
+    pub(super) fn new(programs: Ebpf, config: &Config, layout: Result<(), String>, summary: Summary) -> Self {
+        let tried = Tried::default();
+        let mut attached = Self { programs, layout, summary, tried, sees_faults: false };
+        if matches!(config.targets, Targets::Chosen { .. }) {
+            attached.see_family();
         }
         attached.attach(&ACCESS_PROBES);
         attached.attach(&OLD_PROBES);
-        if !attached.summary.attached.iter().any(|name| name == PAGE_CACHE_READS) {
+        if !attached.attach(&CACHE_READ_PROBES) || config.reads == Reads::Always || config.stalls {
             attached.see_calls();
+        }
+        // Older kernels have neither, and the calls show these reads, too.
+        if !attached.tried.calls {
+            attached.attach(&DIRECT_PROBES);
+        }
+        attached.sees_faults = config.faults == Faults::Auto && attached.attach(&CACHE_FAULT_PROBES);
+        if config.mappings {
+            attached.see_memory();
         }
         attached
     }
 
+    /// Whether the kernel tells which bytes of a file faults are about.
+    pub(super) fn sees_faults(&self) -> bool {
+        self.sees_faults
+    }
+
     /// Attaches the read calls, unless that has been tried.
     pub(super) fn see_calls(&mut self) {
-        if !self.sees_calls {
-            self.sees_calls = true;
+        if !std::mem::replace(&mut self.tried.calls, true) {
             self.attach(&CALL_PROBES);
+        }
+    }
+
+    /// Attaches page faults by address, and what is needed to resolve them, unless that has been tried.
+    pub(super) fn see_addresses(&mut self) {
+        if !std::mem::replace(&mut self.tried.addresses, true) {
+            self.see_memory();
+            self.attach(&ADDRESS_PROBES);
+        }
+    }
+
+    /// Whether mappings are followed.
+    pub(super) fn sees_memory(&self) -> bool {
+        self.tried.memory
+    }
+
+    fn see_memory(&mut self) {
+        if !std::mem::replace(&mut self.tried.memory, true) {
+            self.see_family();
+            self.attach(&MEMORY_PROBES);
+        }
+    }
+
+    fn see_family(&mut self) {
+        if !std::mem::replace(&mut self.tried.family, true) {
+            self.attach(&FAMILY_PROBES);
         }
     }
 
@@ -122,7 +184,9 @@ impl Attached {
         &self.summary
     }
 
-    fn attach(&mut self, probes: &[Probe]) {
+    /// Whether all of them could be attached.
+    fn attach(&mut self, probes: &[Probe]) -> bool {
+        let missing = self.summary.missing.len();
         for Probe { program, at, consequence } in probes {
             let attached = self.layout.clone().and_then(|()| attach_one(&mut self.programs, program, *at));
             match attached {
@@ -130,6 +194,7 @@ impl Attached {
                 Err(why) => self.summary.missing(at.name(), why, consequence),
             }
         }
+        self.summary.missing.len() == missing
     }
 }
 

@@ -1,4 +1,4 @@
-//! The thread that empties the ring buffers: records become accesses for the sink, log lines of the programs
+//! The thread that empties the ring buffers: what they tell goes to the sink, log lines of the programs
 //! go to the `log` facade. It sleeps in poll(2) and ends, after a last look, when the consumer is dropped.
 //!
 //! The programs wake it for the first record after a pause, not for each: once woken it looks again by itself
@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use aya::maps::{MapData, RingBuf};
@@ -16,8 +16,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use ossc_common::WAKE_INTERVAL_MS;
 
-use super::{Error, record};
-use crate::base::Access;
+use super::resolve::Resolver;
+use super::{Error, Seen, lock, record};
+use crate::sys::privileges;
 
 /// Reads what the programs log and passes it to the process's `log` logger.
 pub(super) type Logger = EbpfLogger<&'static dyn log::Log>;
@@ -40,21 +41,23 @@ impl Consumer {
     pub(super) fn start(
         mut records: RingBuf<MapData>,
         mut logger: Option<Logger>,
-        mut sink: impl FnMut(Access) + Send + 'static,
+        resolver: Arc<Mutex<Resolver>>,
+        mut sink: impl FnMut(Seen) + Send + 'static,
     ) -> Result<Self, Error> {
         let start_failed = |error: Errno| Error::Consumer(io::Error::from(error));
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let stop = Arc::new(EventFd::from_value_and_flags(0, flags).map_err(start_failed)?);
         let stopped = Arc::clone(&stop);
         let run = move || {
+            privileges::keep_only(privileges::PROBES);
             let (mut running, mut patience) = (true, IDLE);
             while running {
                 running = wait(&records, logger.as_ref(), &stopped, patience);
                 patience = IDLE;
                 while let Some(entry) = records.next() {
                     patience = BUSY;
-                    match record::access(&entry) {
-                        Some(access) => sink(access),
+                    match record::entry(&entry) {
+                        Some(entry) => lock(&resolver).take(entry, &mut sink),
                         None => {
                             tracing::debug!(bytes = entry.len(), "an entry of the ring buffer is no record")
                         }

@@ -48,12 +48,21 @@ pub enum Error {
         max: u32,
     },
     /// A pid that cannot be a target.
-    #[error("cannot watch process {pid}; is it running?")]
+    #[error("cannot watch process {pid}; is it running, and is this its number on the host?")]
     Process {
         /// The process.
         pid: u32,
         /// Why.
         source: io::Error,
+    },
+    /// A pid that means something else to the kernel's programs.
+    #[error(
+        "cannot watch process {pid}: the agent runs in a pid namespace of its own, where that number means another \
+         process than to the kernel; run it in the host's (hostPID, --pid=host), or name a cgroup"
+    )]
+    PidNamespace {
+        /// The process.
+        pid: u32,
     },
     /// The target map is full.
     #[error("cannot watch process {pid}; too many processes are watched already")]
@@ -94,6 +103,7 @@ impl Error {
             | Self::Cgroup { .. }
             | Self::TooManyCgroups { .. }
             | Self::Process { .. }
+            | Self::PidNamespace { .. }
             | Self::TargetsFull { .. }
             | Self::Identify { .. }
             | Self::Watch { .. } => false,

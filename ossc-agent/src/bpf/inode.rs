@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::stat::fstat;
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use ossc_common::Inode;
 
 /// Bits of the minor number in the kernel's `dev_t` (MINORBITS in include/linux/kdev_t.h).
@@ -32,6 +32,12 @@ pub(super) fn is_read_through_page_cache(file: BorrowedFd<'_>) -> io::Result<boo
     Ok(TRIED.contains(&fstatfs(file)?.filesystem_type()))
 }
 
+/// Whether faults on the file are all told by the page cache's tracepoints. tmpfs has functions of its own, which tell
+/// only of pages that are mapped with the one touched.
+pub(super) fn faults_through_page_cache(file: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(fstatfs(file)?.filesystem_type() != TMPFS_MAGIC)
+}
+
 /// The mount a descriptor was opened in, from its /proc/PID/fdinfo.
 fn mount_of(fdinfo: &str) -> Option<&str> {
     fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim)
@@ -44,7 +50,11 @@ fn device_of(mountinfo: &str, mount: &str) -> Option<u32> {
     let device =
         fields.into_iter().find_map(|mut line| (line.next() == Some(mount)).then(|| line.nth(1)))??;
     let (major, minor) = device.split_once(':')?;
-    let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?);
+    device_number(major.parse().ok()?, minor.parse().ok()?)
+}
+
+/// A device in the kernel's encoding.
+pub(super) fn device_number(major: u32, minor: u32) -> Option<u32> {
     let fits = major < 1 << (u32::BITS - MINOR_BITS) && minor < 1 << MINOR_BITS;
     fits.then_some(major << MINOR_BITS | minor)
 }

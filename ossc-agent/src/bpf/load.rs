@@ -37,6 +37,7 @@ pub(super) fn load(config: &Config, offsets: Option<&Offsets>, summary: &mut Sum
         everybody,
         cgroups: filled,
         page_shift: page_shift(),
+        stalls: config.stalls.into(),
         // Zeros when they are not known: `attach` leaves out the programs that would use them.
         offsets: offsets.copied().unwrap_or_default(),
     };
@@ -83,14 +84,14 @@ pub(super) fn raise_locked_memory() {
 }
 
 /// Whether the ids that programs see are those that this process sees.
-pub(super) fn is_in_first_pid_namespace() -> bool {
+pub(super) fn is_first_pid_namespace() -> bool {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     namespace.as_os_str() == FIRST_PID_NAMESPACE
 }
 
 /// The programs see the ids of the first pid namespace; in another one ours differ from them.
 fn check_pid_namespace(summary: &mut Summary) {
-    if !is_in_first_pid_namespace() {
+    if !is_first_pid_namespace() {
         summary.missing(
             "process ids",
             "the agent runs in a pid namespace of its own; run it in the host's (hostPID, --pid=host)".into(),
@@ -100,7 +101,7 @@ fn check_pid_namespace(summary: &mut Summary) {
 }
 
 /// log2 of the page size; 12, the smallest any Linux has, if the C library will not say.
-fn page_shift() -> u32 {
+pub(super) fn page_shift() -> u32 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
     size.and_then(u64::checked_ilog2).unwrap_or(12)
 }

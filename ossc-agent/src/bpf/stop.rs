@@ -76,7 +76,7 @@ const MAPS: [&str; 9] =
 impl Stopper {
     /// Loads and attaches the programs. Nothing is gated yet.
     pub fn start(at: At) -> Result<Self, Error> {
-        if !super::load::is_in_first_pid_namespace() {
+        if !super::load::is_first_pid_namespace() {
             return Err(Error::PidNamespace);
         }
         let mut programs = attach::load()?;
@@ -88,7 +88,7 @@ impl Stopper {
         let mut stopper = Self::over(maps, Vec::new())?;
         stopper.set(CONTROL_VERSION, STOP_VERSION)?;
         stopper.set(CONTROL_AT_MMAP, u32::from(at == At::Mmap))?;
-        stopper.links = attach::all(&mut programs, at)?;
+        stopper.links = attach::all(&mut programs)?;
         Ok(stopper)
     }
 

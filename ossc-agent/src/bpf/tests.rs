@@ -5,6 +5,9 @@
 //! programs write into one ring buffer, in order: when the reader that comes last has been seen, whatever was
 //! to be seen of the readers before it has been too.
 
+mod calls;
+mod flood;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -94,7 +97,11 @@ with open(sys.argv[1], "rb") as f:
 
 fn start(targets: Targets) -> (Probes, Receiver<Access>) {
     let (sender, seen) = mpsc::channel();
-    let probes = Probes::start(&Config { targets }, move |access| sender.send(access).unwrap_or(())).unwrap();
+    let sink = move |seen| match seen {
+        Seen::Access(access) => sender.send(access).unwrap_or(()),
+        Seen::Stall(stall) => panic!("nobody asked for {stall:?}"),
+    };
+    let probes = Probes::start(&Config::new(targets), sink).unwrap();
     assert_eq!(probes.summary().missing, [], "every probe is attached on the kernels tests run on");
     (probes, seen)
 }
@@ -262,9 +269,13 @@ fn a_cgroup_stands_for_its_processes_and_those_below() {
     let file = Watchable::on_disk();
     let (probes, seen) = start(chosen(&[], &[&cgroup.path]));
     file.watch(&probes, 1);
-    Reader::held(CAT, &file.path).run();
+    let stranger = Reader::held(CAT, &file.path);
+    let stranger_pid = stranger.pid();
+    stranger.run();
     let members = [&cgroup.below, &cgroup.path].map(|folder| {
-        let member = Reader::held(CAT, &file.path);
+        // The member itself, then a child of its child.
+        let script = r#"read -r line <"$FILE"; sh -c "sh -c 'cat \"\$FILE\"; :'; :""#;
+        let member = Reader::held(script, &file.path);
         let pid = member.pid();
         fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
         member.run();
@@ -272,13 +283,15 @@ fn a_cgroup_stands_for_its_processes_and_those_below() {
     });
     drop(probes);
     let openers: Vec<_> = seen.iter().filter(|a| a.kind == AccessKind::Open).map(|a| a.pid).collect();
-    assert_eq!(openers, members);
+    let [first, of_first, second, of_second] = openers[..] else { panic!("opened by {openers:?}") };
+    assert_eq!([first, second], members);
+    assert!(![first, second, stranger_pid].iter().any(|pid| [of_first, of_second].contains(pid)));
 }
 
 #[test]
 fn wrong_targets_are_refused_by_name() {
     let message = |targets| {
-        let error = Probes::start(&Config { targets }, drop).unwrap_err();
+        let error = Probes::start(&Config::new(targets), drop).unwrap_err();
         assert!(!error.is_unsupported());
         error.to_string()
     };

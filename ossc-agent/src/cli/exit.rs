@@ -3,7 +3,7 @@
 
 use std::process::{ExitCode, Termination};
 
-use crate::agent::{Error, Outcome};
+use crate::agent::{Error, Outcome, Status};
 use crate::oss;
 use crate::trace;
 
@@ -17,6 +17,8 @@ Exit status:
   4  the model directory cannot take the files: space, file system, something in the way
   5  the kernel or the privileges lack what holding readers needs
   6  OSS cannot be reached: name, connection, TLS, or no answer in time
+  7  verify: a file is not what OSS has, or not what was loaded
+  8  verify: a file is not complete, and nothing is wrong with what is there
   N  with a COMMAND: its own status; 128 + signal if a signal ended it; 127 if it cannot be started";
 
 /// How the process ends.
@@ -30,6 +32,15 @@ impl Exit {
     pub(super) const INTERNAL: Self = Self(1);
     /// What the user said is wrong.
     pub(super) const USAGE: Self = Self(2);
+
+    /// What `verify` found.
+    pub(super) fn of_verify(status: Status) -> Self {
+        Self(match status {
+            Status::Ok => 0,
+            Status::Different => 7,
+            Status::Incomplete => 8,
+        })
+    }
 
     /// The number the shell sees.
     #[must_use]
@@ -81,7 +92,7 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         | Error::TooManyFiles { .. } => 4,
         Error::Gate(_) => 5,
         Error::Command { .. } => 127,
-        Error::Fetch(_) | Error::Keeper(_) | Error::System { .. } => 1,
+        Error::Fetch(_) | Error::Keeper(_) | Error::System(_) => 1,
         Error::Log { .. } | Error::StateDir { .. } => 2,
     })
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Exit, exit, logging};
+use crate::bpf::{Faults, Reads};
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::trace::{self, Config, Format};
 
@@ -41,6 +42,18 @@ pub(super) struct Trace {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 
+    /// Instead of lines, a table of the files that is redrawn; lines after all where there is no terminal
+    #[arg(long)]
+    top: bool,
+
+    /// How reads are seen
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    reads: Reads,
+
+    /// How page faults are seen; `address` is for trying what older kernels need
+    #[arg(long, value_name = "HOW", default_value = "auto", hide = true)]
+    faults: Faults,
+
     /// Program to start and trace; the trace ends when it ends, with its status
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -61,7 +74,9 @@ impl Trace {
             eprintln!("ossc-agent: this format is not for a terminal; give --output FILE");
             return Exit::USAGE;
         }
+        let is_table = self.format == Format::Text && self.output.is_none() && stdout().is_terminal();
         let config = Config {
+            top: self.top && is_table,
             pids: self.pids,
             cgroups: self.cgroups,
             command: self.command,
@@ -69,6 +84,8 @@ impl Trace {
             duration: self.duration,
             output: self.output,
             format: self.format,
+            reads: self.reads,
+            faults: self.faults,
         };
         match trace::run(&config, &mut BufWriter::new(stdout().lock()), &mut stderr()) {
             Ok(outcome) => Exit::from(outcome),

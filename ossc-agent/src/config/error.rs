@@ -21,6 +21,14 @@ pub enum Error {
         /// Its bytes.
         size: u64,
     },
+    /// Somebody else decides what is in the file.
+    #[error("the configuration file {} cannot be trusted: {problem}; give it to root and take away others' right to write", path.display())]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The file is not JSON of the expected form.
     #[error("the configuration file {} is not valid", path.display())]
     Json {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{LogFormat, LogLevel};
+use super::{LogFormat, LogLevel, OnChange};
 use crate::base::Bytes;
 
 /// Flags of `ossc-agent`; each overrides its environment variable and its key in the JSON file.
@@ -80,9 +80,30 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE")]
     pub block_size: Option<Bytes>,
 
+    /// Silence after which a request is given up and sent again [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    pub request_timeout: Option<u32>,
+
+    /// Tries of a request before readers that wait for its bytes get an error [default: 8]
+    #[arg(long, value_name = "N")]
+    pub request_tries: Option<u32>,
+
+    /// How long a file is left alone after that before its rest is tried again [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub retry_pause: Option<u32>,
+
     /// How long readers wait for another agent when this one dies, before they get an error [default: 120]
     #[arg(long, value_name = "SECONDS")]
     pub takeover_deadline: Option<u32>,
+
+    /// When an object changes in OSS during the load: fail its readers, or list again and load the new version
+    /// too [default: fail]
+    #[arg(long, value_name = "WHAT")]
+    pub on_change: Option<OnChange>,
+
+    /// How long readers wait for the next agent after SIGTERM, before they get an error; 0 = not at all [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub restart_deadline: Option<u32>,
 
     /// Start from the files on disk without asking OSS; all must be complete
     #[arg(long)]

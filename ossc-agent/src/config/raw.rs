@@ -3,15 +3,20 @@
 //! that a file written for another version of the connector still starts.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
 use serde::Deserialize;
 
 use super::Error;
 
 /// A configuration file is a page of text; more than this is something else.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The permission of everybody else to write (inode(7)).
+const OTHERS_WRITE: u32 = 0o002;
 
 /// The file's content.
 #[derive(Debug, Default, Deserialize)]
@@ -36,7 +41,12 @@ pub(super) struct Raw {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) sources: Vec<IpAddr>,
     pub(super) block_size: Option<String>,
+    pub(super) request_timeout_sec: Option<u32>,
+    pub(super) request_tries: Option<u32>,
+    pub(super) retry_pause_sec: Option<u32>,
     pub(super) takeover_deadline_sec: Option<u32>,
+    pub(super) on_change: Option<String>,
+    pub(super) restart_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,
     #[serde(flatten)]
     pub(super) unknown: BTreeMap<String, serde_json::Value>,
@@ -60,14 +70,25 @@ pub(super) struct Prefetch {
     pub(super) unknown: BTreeMap<String, serde_json::Value>,
 }
 
-/// Reads and parses the file.
+/// Reads and parses the file. It says where root's files go and to whom root connects, so it must be nobody
+/// else's to change.
 pub(super) fn read(path: &Path) -> Result<Raw, Error> {
     let fail = |source| Error::Read { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(fail)?.len();
+    let mut file = std::fs::File::open(path).map_err(fail)?;
+    let about = file.metadata().map_err(fail)?;
+    let distrust = |problem| Err(Error::Untrusted { path: path.to_owned(), problem });
+    if about.uid() != 0 && about.uid() != geteuid().as_raw() {
+        return distrust("it belongs to another user");
+    }
+    if about.mode() & OTHERS_WRITE != 0 {
+        return distrust("every user may write to it");
+    }
+    let size = about.len();
     if size > MAX_FILE_BYTES {
         return Err(Error::TooLarge { path: path.to_owned(), size });
     }
-    let text = std::fs::read_to_string(path).map_err(fail)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(fail)?;
     parse(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 

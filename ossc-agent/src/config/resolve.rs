@@ -6,10 +6,12 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::raw::{self, Level, Raw};
 use super::{
-    Config, DEFAULT_FILE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE, Environment, Error, Flags, Log,
-    LogFormat, LogLevel, Targets,
+    Config, DEFAULT_FILE, DEFAULT_RESTART_DEADLINE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE,
+    Environment, Error, Flags, Log, LogFormat, LogLevel, OnChange, SECRETS, Targets,
 };
 use crate::base::{BlockSize, Bytes};
 use crate::{fetch, oss, store};
@@ -17,11 +19,18 @@ use crate::{fetch, oss, store};
 /// A guard against a slip of the finger, far above any use.
 const MOST_THREADS: u32 = 1024;
 const MOST_CONNECTIONS: u32 = 1024;
+const MOST_TRIES: u32 = 1000;
+/// An hour.
+const LONGEST_TIMEOUT: u32 = 3600;
 
 /// Builds the configuration of a run. Called by `cli` with the real environment, by tests with made-up ones.
 pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
-    let raw = read_file(flags)?;
-    let mut remarks = remarks(&raw);
+    merged(flags, env, &read_file(flags)?)
+}
+
+/// The same when the configuration file has been read.
+pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Config, Error> {
+    let mut remarks = remarks(raw);
     let (bucket, prefix) = super::oss_path::parse(&required(
         flags
             .oss_path
@@ -46,7 +55,8 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
             .or_else(|| raw.model_dir.clone()),
         ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
     )?;
-    let state_dir = state_dir_of(flags, env, &raw);
+    let state_dir = state_dir_of(flags, env, raw);
+    let fetch = fetch(flags, env, raw)?;
     let exit_when_complete = flags.exit_when_complete;
     if exit_when_complete && !flags.command.is_empty() {
         remarks.push(
@@ -66,24 +76,40 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
                 .or_else(|| raw.region.clone()),
             cname: flags.cname || raw.cname.unwrap_or(false),
             ca_file: flags.ca_file.clone().or_else(|| raw.ca_file.clone()),
-            credentials: super::credentials::resolve(flags, env, &raw)?,
+            credentials: super::credentials::resolve(flags, env, raw)?,
+            request_timeout: request_timeout(flags, raw)?,
+            sources: fetch.sources.clone(),
         },
-        store: store::Config { model_dir, block_size: block_size(flags, &raw)? },
-        fetch: fetch(flags, env, &raw)?,
+        store: store::Config { model_dir, block_size: block_size(flags, raw)? },
+        fetch,
         targets: Targets { pids: flags.pids.clone(), cgroups: flags.cgroups.clone() },
         state_dir,
         takeover_deadline: flags
             .takeover_deadline
             .or(raw.takeover_deadline_sec)
             .map_or(DEFAULT_TAKEOVER_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
+        on_change: on_change(flags, raw)?,
+        restart_deadline: flags
+            .restart_deadline
+            .or(raw.restart_deadline_sec)
+            .map_or(DEFAULT_RESTART_DEADLINE, |seconds| Duration::from_secs(seconds.into())),
+        secrets: match on_change(flags, raw)? {
+            OnChange::Fail => Vec::new(),
+            OnChange::Restart => secrets(env),
+        },
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
-        log: log(flags, &raw)?,
+        log: log(flags, raw)?,
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
         remarks,
     })
+}
+
+fn secrets(env: &Environment) -> Vec<(String, Zeroizing<String>)> {
+    let names = SECRETS.iter().filter_map(|name| name.to_str().ok());
+    names.filter_map(|name| Some((name.to_owned(), Zeroizing::new(env.raw(name)?.to_owned())))).collect()
 }
 
 /// The state directory alone, for tasks that need no model. Called by `cli`.
@@ -139,7 +165,22 @@ fn fetch(flags: &Flags, env: &Environment, raw: &Raw) -> Result<fetch::Config, E
     if let Some(connections) = flags.connections.or(raw.prefetch.workers) {
         config.connections_per_thread = count("connections", connections, MOST_CONNECTIONS)?;
     }
+    if let Some(tries) = flags.request_tries.or(raw.request_tries) {
+        config.tries = count("request tries", tries, MOST_TRIES)?;
+    }
+    if let Some(pause) = flags.retry_pause.or(raw.retry_pause_sec) {
+        config.retry_pause = Duration::from_secs(count("retry pause", pause, LONGEST_TIMEOUT)?.get().into());
+    }
     Ok(config)
+}
+
+fn request_timeout(flags: &Flags, raw: &Raw) -> Result<Duration, Error> {
+    match flags.request_timeout.or(raw.request_timeout_sec) {
+        Some(seconds) => {
+            Ok(Duration::from_secs(count("request timeout", seconds, LONGEST_TIMEOUT)?.get().into()))
+        }
+        None => Ok(oss::DEFAULT_REQUEST_TIMEOUT),
+    }
 }
 
 fn count(name: &'static str, given: u32, most: u32) -> Result<NonZeroU32, Error> {
@@ -166,6 +207,18 @@ fn sources(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Vec<IpAddr>, E
         })
     };
     list.split(',').map(parse).collect()
+}
+
+fn on_change(flags: &Flags, raw: &Raw) -> Result<OnChange, Error> {
+    match (flags.on_change, &raw.on_change) {
+        (Some(what), _) => Ok(what),
+        (None, None) => Ok(OnChange::default()),
+        (None, Some(text)) => clap::ValueEnum::from_str(text, true).map_err(|_| Error::Value {
+            name: "onChange",
+            value: text.clone(),
+            wanted: "write restart or fail".to_owned(),
+        }),
+    }
 }
 
 fn block_size(flags: &Flags, raw: &Raw) -> Result<Option<BlockSize>, Error> {

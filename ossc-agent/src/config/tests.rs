@@ -99,3 +99,19 @@ fn source_addresses_are_read_from_the_connector_variable() {
     let env = Environment::from(base_env()).with("HTTP_SOURCE_IP", "10.0.0.1,eth7");
     assert!(resolve(&Flags::default(), &env).unwrap_err().to_string().contains("eth7"));
 }
+
+#[test]
+fn a_file_that_others_may_change_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    std::fs::write(&path, "{}").unwrap();
+    let flags = Flags { config: Some(path.clone()), ..Flags::default() };
+    let outcome = || resolve(&flags, &Environment::from(base_env()));
+    outcome().unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(matches!(outcome(), Err(Error::Untrusted { .. })), "writable by everybody");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+    assert!(matches!(outcome(), Err(Error::Untrusted { .. })), "of another user");
+}

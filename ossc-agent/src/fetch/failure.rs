@@ -64,6 +64,12 @@ impl Failure {
         }
     }
 
+    /// Whether the object is another version now, or gone: a new listing would tell.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        matches!(*self.0, Cause::Changed { .. })
+    }
+
     /// The message with those of its causes behind it, for a log line.
     #[must_use]
     pub fn chain(&self) -> String {

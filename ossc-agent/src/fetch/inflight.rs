@@ -78,7 +78,10 @@ impl Waiters {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::collections::BTreeSet;
     use std::sync::mpsc;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::fetch::Failure;
@@ -137,5 +140,41 @@ mod tests {
         assert_eq!(left, [(0..4, Lane::Demand), (6..7, Lane::Demand)]);
         assert_eq!(readers.waiters.of_file(FileId(9)).count(), 0);
         assert_eq!(readers.waiters.readers(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn each_waiter_is_told_once_at_its_last_block_or_its_first_loss(
+            waiters in prop::collection::vec((0..2_u32, 0..8_u32, 1..5_u32), 1..10),
+            events in prop::collection::vec((0..2_u32, 0..12_u32, any::<bool>()), 0..60),
+        ) {
+            let mut readers = Readers::new();
+            let mut waiting: Vec<(u32, u32, BTreeSet<u32>)> = Vec::new();
+            for (name, (file, start, len)) in (0..).zip(waiters) {
+                readers.add(name, file, start..start + len, len);
+                waiting.push((name, file, (start..start + len).collect()));
+            }
+            let mut ready = BTreeSet::new();
+            for (file, block, is_lost) in events {
+                // A block arrives once, and cannot be lost afterwards.
+                if ready.contains(&(file, block)) {
+                    continue;
+                }
+                let mut expected = Vec::new();
+                waiting.retain_mut(|(name, its, missing)| {
+                    let is_done = *its == file && missing.remove(&block) && (is_lost || missing.is_empty());
+                    expected.extend(is_done.then_some(*name));
+                    !is_done
+                });
+                let done = if is_lost {
+                    readers.waiters.block_lost(FileId(file), BlockIndex(block))
+                } else {
+                    ready.insert((file, block));
+                    readers.waiters.block_ready(FileId(file), BlockIndex(block))
+                };
+                prop_assert_eq!(readers.told(done), expected);
+                prop_assert_eq!(readers.waiters.readers(), waiting.len());
+            }
+        }
     }
 }

@@ -15,10 +15,6 @@ use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
 
-/// How long planned and background work leaves a file alone after a failure that its retries did not get over:
-/// long enough not to hammer, short enough that a load goes on by itself after an outage.
-const REST: Duration = Duration::from_secs(30);
-
 /// What a connection does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Work {
@@ -189,11 +185,12 @@ impl Queue {
 
     /// An extent got stuck at its first block: that one is lost to those who wait for it now, a later demand
     /// tries again. The blocks behind it go back to the lanes; who waits for one of them has a try of his own.
-    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure) -> bool {
+    /// Planned and background work leaves the file alone for `rest`.
+    pub(super) fn extent_lost(&self, left: &Extent, failure: &Failure, rest: Duration) -> bool {
         let file = left.file;
         let (news, done) = self.state.with(|state| {
             state.counts.failures += 1;
-            let news = state.lanes.put_back(left, Instant::now() + REST);
+            let news = state.lanes.put_back(left, Instant::now() + rest);
             let done = state.waiters.block_lost(file, BlockIndex(left.blocks.start));
             state.lanes.drop_demands(file);
             for (blocks, lane) in state.waiters.of_file(file) {
@@ -266,68 +263,5 @@ impl Queue {
 fn finish(done: Vec<Done>, result: &Result<(), Failure>) {
     for done in done {
         done(result.clone());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::base::{BlockSize, Layout};
-
-    const BLOCKS: u32 = 2000;
-    /// Far longer than any answer takes; a lost wake-up never comes.
-    const LOST: Duration = Duration::from_secs(60);
-
-    /// Takes work from four tasks on one thread, and fetches it in no time.
-    fn consume(queue: &Queue) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let task = || async {
-            loop {
-                match queue.next(0).await {
-                    Work::Fetch(extent, _) => {
-                        for block in extent.blocks {
-                            queue.block_ready(extent.file, BlockIndex(block));
-                        }
-                        tokio::task::yield_now().await;
-                    }
-                    Work::Seal(_) => {}
-                    Work::Stop => return,
-                }
-            }
-        };
-        runtime.block_on(async { tokio::join!(task(), task(), task(), task()) });
-    }
-
-    #[test]
-    fn no_wakeup_is_lost_and_no_waiter_forgotten() {
-        let mut lanes = Lanes::new(NonZeroU32::new(12).unwrap());
-        let size = u64::from(BLOCKS) * BlockSize::MIN.bytes();
-        lanes.add_file(Layout::new(size, BlockSize::MIN).unwrap(), |_| false);
-        let queue = Queue::new(lanes, VecDeque::new());
-        // One reader after the other asks for a few blocks, so that the tasks go idle again and again.
-        let read = |seed| {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            for _ in 0..BLOCKS / 2 {
-                let start = rng.u64(..size);
-                let range = ByteRange::new(start, start + rng.u64(1..5) * BlockSize::MIN.bytes());
-                let (tell, told) = mpsc::channel();
-                let done = Box::new(move |result: Result<(), Failure>| tell.send(result.is_ok()).unwrap());
-                queue.want(FileId(0), range, Lane::Demand, || true, done);
-                assert_eq!(told.recv_timeout(LOST), Ok(true));
-            }
-        };
-        std::thread::scope(|scope| {
-            let consumers: Vec<_> = (0..3).map(|_| scope.spawn(|| consume(&queue))).collect();
-            let readers: Vec<_> = (0..4).map(|seed| scope.spawn(move || read(seed))).collect();
-            let read =
-                readers.into_iter().map(std::thread::ScopedJoinHandle::join).all(|ended| ended.is_ok());
-            queue.close();
-            assert!(read, "a reader was not answered");
-            consumers.into_iter().for_each(|consumer| consumer.join().unwrap());
-        });
-        assert_eq!(queue.progress().readers, 0);
     }
 }

@@ -19,6 +19,9 @@ pub(super) struct Policy {
     pub(super) slow_pause: Backoff,
     /// Sum of the waits after "slow down" of one request.
     pub(super) slow_total: Duration,
+    /// How long planned and background work leaves a file alone after a failure that its retries did not get
+    /// over.
+    pub(super) rest: Duration,
 }
 
 impl Default for Policy {
@@ -27,10 +30,11 @@ impl Default for Policy {
     /// timeout).
     fn default() -> Self {
         Self {
-            tries: 8,
+            tries: super::TRIES,
             pause: Backoff::new(Duration::from_millis(200), Duration::from_secs(20)),
             slow_pause: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             slow_total: Duration::from_secs(60),
+            rest: super::RETRY_PAUSE,
         }
     }
 }

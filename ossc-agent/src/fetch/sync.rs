@@ -1,12 +1,13 @@
-//! The two things the threads of `fetch` share state through: a lock and a wake-up. They are types of our own
-//! so that an interleaving checker can stand in for them in one place. Neither fails: a lock poisoned by a
+//! The two things the threads of `fetch` share state through: a lock and a wake-up. They are types of our own,
+//! made of the parent's `primitives`, so that an interleaving checker can stand in for them in one place
+//! (`tests/interleaving`). Neither fails: a lock poisoned by a
 //! panicking holder is taken over, because every holder leaves the state whole between statements.
 
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use super::primitives::{Mutex, Notify, sleep_until};
 
 /// State that is only reachable while holding its lock, for the length of a closure.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Signal {
                 Err(Some(at)) => {
                     tokio::select! {
                         () = turn => {}
-                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = sleep_until(at.into()) => {}
                     }
                 }
             }

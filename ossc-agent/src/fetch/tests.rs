@@ -1,6 +1,8 @@
 //! Queue and workers against a scripted source and a real store.
 
 mod fake;
+mod interleaving;
+mod queue;
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -25,6 +27,7 @@ const HASTY: Policy = Policy {
     pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
     slow_pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
     slow_total: Duration::from_millis(10),
+    rest: RETRY_PAUSE,
 };
 
 /// A fetcher over a store in a scratch directory.

@@ -17,6 +17,7 @@ use super::StartError;
 use super::queue::Queue;
 use super::source::Source;
 use super::worker::{Connect, Connection, Shared};
+use crate::sys::privileges;
 
 /// How far the threads are on their way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +62,10 @@ impl Threads {
             };
             let handle = std::thread::Builder::new()
                 .name(format!("ossc-fetch-{number}"))
-                .spawn(move || thread.run(&runtime, connections))
+                .spawn(move || {
+                    privileges::keep_only(privileges::FETCH);
+                    thread.run(&runtime, connections);
+                })
                 .map_err(fail)?;
             started.with_running(|running| running.handles.push(handle));
         }

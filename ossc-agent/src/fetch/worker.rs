@@ -172,7 +172,7 @@ impl Shared {
     ) {
         let failure = Failure::new(cause(file.object().key.clone(), transfer.stuck_at()));
         // Each reader that asks tries again; that it fails as before is no news.
-        if self.queue.extent_lost(transfer.left(), &failure) {
+        if self.queue.extent_lost(transfer.left(), &failure, self.retry.rest) {
             tracing::error!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");
         } else {
             tracing::debug!(errno = %failure.errno(), cause = failure.chain(), "a block is lost to its readers");

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use super::Shared;
 use super::demand::{Demand, Guarded, Reply};
-use crate::base::ByteRange;
+use crate::base::{ByteRange, millis};
 use crate::keeper::Wanted;
 use crate::store::Inode;
 use crate::sys::fanotify::Event;
@@ -42,11 +42,18 @@ pub(super) struct Held<D> {
     demand: Arc<D>,
     readers: HashMap<u64, Reader>,
     next_ticket: u64,
+    /// Whether a reader whose demand failed stays held.
+    sparing: bool,
 }
 
 impl<D: Demand> Held<D> {
     pub(super) fn new(shared: Arc<Shared>, demand: Arc<D>) -> Self {
-        Self { shared, demand, readers: HashMap::new(), next_ticket: 0 }
+        Self { shared, demand, readers: HashMap::new(), next_ticket: 0, sparing: false }
+    }
+
+    /// Fails nobody any more whose demand fails: the next agent will ask again.
+    pub(super) fn spare(&mut self) {
+        self.sparing = true;
     }
 
     /// How many wait.
@@ -89,6 +96,9 @@ impl<D: Demand> Held<D> {
     /// A demand has ended; nothing to do if its reader has an answer already. Bytes may have been found
     /// wrong and forgotten since they were promised: they are asked for once more.
     pub(super) fn finish(&mut self, ticket: u64, outcome: Result<(), Errno>) {
+        if self.sparing && outcome.is_err() {
+            return;
+        }
         let Some(mut reader) = self.readers.remove(&ticket) else { return };
         if outcome.is_err() || reader.file.covers(reader.range) {
             self.advance(reader, outcome);
@@ -146,7 +156,7 @@ impl<D: Demand> Held<D> {
         let wait = since.elapsed();
         self.shared.counters.released(wait);
         self.answer_on_record(&event, outcome);
-        let (path, pid, wait_ms) = (file.path().display(), event.pid, wait.as_millis());
+        let (path, pid, wait_ms) = (file.path().display(), event.pid, millis(wait));
         match outcome {
             Ok(()) if first => tracing::info!(%path, pid, %range, wait_ms, "reader released"),
             Ok(()) => tracing::debug!(%path, pid, %range, wait_ms, "reader released"),

@@ -33,6 +33,10 @@ pub(super) enum Message {
     },
     /// From now on nobody is held; dropped once those held have their answer.
     Stop(Sender<()>),
+    /// Demands that fail fail nobody any more.
+    Spare,
+    /// End the thread and leave everybody held to the next agent.
+    Leave(Sender<()>),
     /// End the thread.
     Quit,
 }

@@ -95,12 +95,17 @@ pub fn probe(dir: &Path) -> Result<Found, Error> {
 }
 
 /// The mode in which the group of an agent that died was used, and goes on to be.
-pub fn probe_again(dir: &Path, stopper: Option<Stopper>) -> Result<Found, Error> {
+pub fn probe_again(dir: &Path, stopper: Option<Stopper>, group: &Group) -> Result<Found, Error> {
     let stops = |stopper: &Stopper| matches!(stopper.at(), Ok(At::Mmap));
     if stopper.as_ref().is_some_and(stops) {
         return Ok(Found { mode: Mode::Stop, stopper });
     }
     let scratch = Scratch::create(dir)?;
+    if group.names().map_err(Error::Group)? == Names::Threads {
+        // Its programs died with those who had them.
+        let stopper = stop(&scratch).map_err(Error::Programless)?;
+        return Ok(Found { mode: Mode::Stop, stopper: Some(stopper) });
+    }
     match pre_content(&scratch)? {
         Some(mode) => Ok(Found { mode, stopper: stopper.or_else(|| growth(&scratch)) }),
         None => Ok(Found { mode: open(&scratch)?, stopper: None }),

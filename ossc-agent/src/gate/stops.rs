@@ -73,6 +73,8 @@ pub(super) struct Stops<D> {
     tickets: HashMap<u64, u32>,
     next_ticket: u64,
     stopping: bool,
+    /// Whether a process whose demand failed stays stopped.
+    sparing: bool,
 }
 
 impl<D: Demand> Stops<D> {
@@ -85,6 +87,7 @@ impl<D: Demand> Stops<D> {
             tickets: HashMap::new(),
             next_ticket: FIRST_TICKET,
             stopping: false,
+            sparing: false,
         }
     }
 
@@ -128,8 +131,16 @@ impl<D: Demand> Stops<D> {
         self.look_at_all();
     }
 
+    /// Ends nobody any more whose demand fails: the next agent will ask again.
+    pub(super) fn spare(&mut self) {
+        self.sparing = true;
+    }
+
     /// A demand has an outcome.
     pub(super) fn finish(&mut self, ticket: u64, outcome: Result<(), Errno>) {
+        if self.sparing && outcome.is_err() {
+            return;
+        }
         let Some(pid) = self.tickets.remove(&ticket) else { return };
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.waits = process.waits.saturating_sub(1);
@@ -370,14 +381,21 @@ impl Process {
 
 /// Whether nothing can change what the process has mapped before its SIGCONT: a thread has stopped, so all are to,
 /// none is in user mode or on its way, and none sleeps inside a call that maps.
+///
+/// Two looks: what a thread did that was looked at before another one stopped says nothing of what it does now. From
+/// the moment on at which one has stopped, no other gets back to user mode, and none begins a call.
 fn has_settled(stopper: &Stopper, pid: u32) -> bool {
+    let stopped = |threads: &[(u32, Doing)]| threads.iter().any(|(_, doing)| *doing == Doing::Stopped);
+    if !reader::threads(pid).is_ok_and(|threads| stopped(&threads)) {
+        return false;
+    }
     let Ok(threads) = reader::threads(pid) else { return false };
     let is_still = |(tid, doing): &(u32, Doing)| match doing {
-        Doing::Stopped => true,
+        Doing::Stopped | Doing::Ended => true,
         Doing::Sleeping => !stopper.is_mapping(pid, *tid),
         Doing::Running => false,
     };
-    threads.iter().any(|(_, doing)| *doing == Doing::Stopped) && threads.iter().all(is_still)
+    stopped(&threads) && threads.iter().all(is_still)
 }
 
 /// Whether a mapping of missing bytes has pages of its own already, copied from holes: MAP_POPULATE or mlockall(2)

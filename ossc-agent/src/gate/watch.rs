@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -79,6 +79,8 @@ pub(super) struct Watcher<D, O> {
     stopping: bool,
     /// The thread ends once the kernel's queue is empty.
     quitting: bool,
+    /// The thread ends now and whoever it holds stays held; dropped when it has.
+    leaving: Option<Sender<()>>,
     /// The thread listens to the kernel no more.
     deaf: bool,
     /// There may be news of stopped processes.
@@ -123,6 +125,7 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
             begun: false,
             stopping: false,
             quitting: false,
+            leaving: None,
             deaf: false,
             rung: false,
             rang: Instant::now(),
@@ -137,6 +140,9 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
         let mut last_event = Instant::now();
         loop {
             self.take_mail();
+            if self.leaving.is_some() {
+                return;
+            }
             if self.begun && self.rung {
                 self.rung = false;
                 self.stops.look(&self.observer);
@@ -199,7 +205,9 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
     }
 
     fn take_mail(&mut self) {
-        while let Ok(message) = self.messages.try_recv() {
+        while self.leaving.is_none()
+            && let Ok(message) = self.messages.try_recv()
+        {
             match message {
                 Message::Watch(file, inode) => {
                     if let Some(inode) = inode {
@@ -233,6 +241,11 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
                     self.stops.stop();
                     drop(answered);
                 }
+                Message::Spare => {
+                    self.held.spare();
+                    self.stops.spare();
+                }
+                Message::Leave(left) => self.leaving = Some(left),
                 Message::Quit => self.quitting = true,
             }
         }

@@ -22,12 +22,26 @@ pub enum Error {
     },
     /// It closed the connection or sent something else than was asked for.
     #[error(
-        "the keeper of {} did not answer as expected (it may be of another version): its readers get EIO when its \
+        "the keeper of {} did not answer as expected: its readers get EIO when its \
          deadline passes; end them, or wait, and start again", model_dir.display()
     )]
     Answer {
         /// Whose keeper.
         model_dir: PathBuf,
+    },
+    /// Agent and keeper are of versions that do not understand each other.
+    #[error(
+        "the keeper of {} was started by another version of ossc-agent (it speaks version {theirs}, this one {ours}): \
+         start that version again to go on, or wait until the keeper's deadline has passed and its readers got EIO",
+        model_dir.display()
+    )]
+    Version {
+        /// Whose keeper.
+        model_dir: PathBuf,
+        /// Version of the keeper's messages.
+        theirs: u64,
+        /// Version of ours.
+        ours: u64,
     },
     /// Another user listens there.
     #[error("the socket of the keeper of {} belongs to user {uid}", model_dir.display())]

@@ -68,21 +68,27 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts a keeper for the readers of these files, none of which is protected yet.
-    pub fn start(settings: Settings, guards: Guards, files: &[BorrowedFd<'_>]) -> Result<Self, Error> {
+    /// Starts a keeper for the readers of these files. `strays` are those of the files taken over that are not among
+    /// them.
+    pub fn start(
+        settings: Settings,
+        guards: Guards,
+        files: &[BorrowedFd<'_>],
+        strays: Vec<(Inode, OwnedFd)>,
+    ) -> Result<Self, Error> {
         let (socket, child) = spawn(&settings)?;
-        Self::meet(settings, socket, Some(child), guards, files)
+        Self::meet(settings, (socket, Some(child)), guards, files, strays)
     }
 
     /// Gives everything to a new keeper at the other end of this socket.
     pub(super) fn meet(
         settings: Settings,
-        socket: OwnedFd,
-        child: Option<Child>,
+        (socket, child): (OwnedFd, Option<Child>),
         Guards { group, record, stops }: Guards,
         files: &[BorrowedFd<'_>],
+        strays: Vec<(Inode, OwnedFd)>,
     ) -> Result<Self, Error> {
-        let keeper = Self { settings, socket, group, record, stops, strays: Vec::new(), child };
+        let keeper = Self { settings, socket, group, record, stops, strays, child };
         keeper.introduce(files)?;
         Ok(keeper)
     }
@@ -144,6 +150,12 @@ impl Keeper {
         }
     }
 
+    /// Whether files of an earlier version are still in use.
+    #[must_use]
+    pub fn has_strays(&self) -> bool {
+        !self.strays.is_empty()
+    }
+
     /// Lets go of files of an earlier version that nobody has open any more, so that their space is free again.
     /// SIGIO must not end this process: it comes when somebody opens one in this very moment.
     pub fn release_unused_strays(&mut self) {
@@ -151,6 +163,15 @@ impl Keeper {
             |(_, fd): &mut (Inode, OwnedFd)| matches!(lease::is_open_elsewhere(fd.as_fd()), Ok(false));
         let unused: Vec<_> = self.strays.extract_if(.., unused).collect();
         unused.iter().for_each(|(inode, _)| self.release(*inode));
+    }
+
+    /// The agent is about to exit and has answered nobody: readers stay held until another agent takes over or
+    /// `deadline` has passed. A keeper of an earlier version does not know the message, and keeps the deadline it was
+    /// started with.
+    pub fn leave(self, deadline: Duration) {
+        if let Err(error) = self.say(Message::Leave(deadline), &[]) {
+            tracing::error!(%error, "the keeper has ended, too: programs that have incomplete files open will see holes");
+        }
     }
 
     /// The agent is about to exit: nobody is held any more, and what is not complete is hidden.

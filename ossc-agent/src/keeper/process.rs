@@ -22,7 +22,7 @@ use super::inherit::PATIENCE;
 use super::place;
 use super::wire::{self, Message, Received};
 use crate::sys::fanotify::{Buffer, Group};
-use crate::sys::{process, rights};
+use crate::sys::{privileges, process, rights};
 
 /// What ps(1) and pkill(1) see; at most 15 bytes.
 const NAME: &str = "ossc-keeper";
@@ -55,6 +55,8 @@ pub fn run(config: &Config) -> io::Result<()> {
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         tracing::debug!(%error, "the keeper can be chosen when memory runs out");
     }
+    privileges::conceal()?;
+    privileges::keep_only(privileges::KEEPER);
     process::raise_open_files()?;
     let agent = io::stdin().as_fd().try_clone_to_owned()?;
     dup2_stdin(File::open("/dev/null")?)?;
@@ -77,6 +79,7 @@ pub(super) fn serve(config: &Config, agent: OwnedFd) -> io::Result<()> {
                 stops: Vec::new(),
                 files: Files::default(),
                 deadline,
+                left: false,
                 phase: Phase::Guarding(agent),
                 successor: None,
                 buffer: Buffer::new(),
@@ -111,6 +114,8 @@ struct Process {
     stops: Vec<OwnedFd>,
     files: Files,
     deadline: Duration,
+    /// The agent has said that another one should come within the deadline.
+    left: bool,
     phase: Phase,
     /// An agent that has taken copies of everything and has not said yet that it is the agent.
     successor: Option<OwnedFd>,
@@ -180,7 +185,7 @@ impl Process {
         let Phase::Guarding(agent) = &self.phase else { return };
         match wire::receive(agent.as_fd()) {
             Ok(Received::Message(message, fds)) => self.obey(message, fds),
-            Ok(Received::Unknown) => {
+            Ok(Received::Unknown | Received::Version(_)) => {
                 tracing::error!("the agent said something that its keeper does not know")
             }
             Ok(Received::Closed) => self.agent_died(),
@@ -202,6 +207,10 @@ impl Process {
                     answer(agent.as_fd(), Message::Ready, &[]);
                 }
             }
+            Message::Leave(deadline) => {
+                self.deadline = deadline;
+                self.left = true;
+            }
             Message::Goodbye => self.phase = Phase::Denying { hidden: true },
             _ => tracing::error!(?message, "the agent said something out of turn"),
         }
@@ -214,12 +223,15 @@ impl Process {
             self.phase = Phase::Done;
             return;
         }
-        tracing::warn!(
-            incomplete = self.files.len(),
-            model_dir = %self.config.model_dir.display(),
-            deadline_s = self.deadline.as_secs(),
-            "the agent died: its readers are held until another one takes over"
-        );
+        let (incomplete, model_dir) = (self.files.len(), self.config.model_dir.display());
+        let deadline_s = self.deadline.as_secs();
+        if std::mem::take(&mut self.left) {
+            let message = "the agent was stopped: its readers are held for the next one";
+            tracing::info!(incomplete, %model_dir, deadline_s, "{message}");
+        } else {
+            let message = "the agent died: its readers are held until another one takes over";
+            tracing::warn!(incomplete, %model_dir, deadline_s, "{message}");
+        }
         self.phase = Phase::Waiting { until: Instant::now() + self.deadline };
     }
 
@@ -263,6 +275,12 @@ impl Process {
                 self.phase = Phase::Guarding(successor);
             }
             Ok(Received::Closed) => tracing::warn!("an agent that started to take over has ended"),
+            Ok(Received::Version(version)) => {
+                tracing::error!(
+                    version,
+                    "an agent of another version could not take over; waiting for another one"
+                );
+            }
             Ok(_) => tracing::error!("an agent that started to take over said something out of turn"),
             Err(error) => tracing::warn!(%error, "an agent that started to take over is lost"),
         }

@@ -136,6 +136,13 @@ impl Record {
         self.held()
     }
 
+    /// The same without changing anything.
+    pub(super) fn peek(&self) -> Vec<(RawFd, u32, Wanted)> {
+        let any = Wanted::AnyFile(ByteRange::new(0, u64::MAX));
+        let taken = fanotify::unsettled(&self.memory, INBOX_AT);
+        self.held().into_iter().chain(taken.iter().map(|taken| (taken.number, taken.pid, any))).collect()
+    }
+
     fn held(&self) -> Vec<(RawFd, u32, Wanted)> {
         let highest = usize::try_from(self.memory.load(HIGHEST_AT)).unwrap_or(0).min(MOST_OPEN_FILES);
         (0..highest)
@@ -152,6 +159,20 @@ impl Record {
                 Some((RawFd::try_from(number).ok()?, u32::try_from(state >> 32).ok()?, wanted))
             })
             .collect()
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Record {
+    /// For `fuzzing`: puts words into the inbox and into places by turns, as a dead agent may have left them.
+    pub(super) fn fill(&self, memory: &Memory, words: &[u64], numbers: u64) {
+        memory.store(HIGHEST_AT, words.first().map_or(0, |highest| highest % numbers));
+        for (at, value) in words.iter().skip(1).enumerate() {
+            let (turn, offset) =
+                (at / PLACE_WORDS % 2, at / (2 * PLACE_WORDS) * PLACE_WORDS + at % PLACE_WORDS);
+            let at = if turn == 0 { INBOX_AT + offset % (BATCH_BYTES / WORD) } else { PLACES_AT + offset };
+            memory.store(at, *value);
+        }
     }
 }
 

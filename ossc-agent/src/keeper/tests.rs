@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 
 use super::process::{Config, serve};
-use super::{Guards, Inherited, Keeper, Pending, Record, Settings, Wanted, ask};
+use super::{Error, Guards, Inherited, Keeper, Passed, Pending, Record, Settings, Wanted, ask, place};
 use crate::base::ByteRange;
 use crate::store::{Inode, STATE_DIR};
 use crate::sys::fanotify::{Buffer, Group, Mark, Names};
@@ -47,7 +47,9 @@ impl Scene {
         let config = Config { model_dir: dir.path().to_owned() };
         let keeper = thread::spawn(move || serve(&config, theirs).unwrap());
         let guards = Guards::new(&group, &record, &[]).unwrap();
-        let agent = Keeper::meet(settings(&dir, deadline), ours, None, guards, &[file.as_fd()]).unwrap();
+        let files = [file.as_fd()];
+        let agent =
+            Keeper::meet(settings(&dir, deadline), (ours, None), guards, &files, Vec::new()).unwrap();
         group.mark(Mark::PreAccess, file.as_fd()).unwrap();
         Self { dir, file, inode, group, record, keeper, agent }
     }
@@ -77,16 +79,16 @@ fn die(scene: Scene) -> (TempDir, JoinHandle<()>) {
 fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     let scene = Scene::new(LONG);
     let inode = scene.inode;
-    assert!(ask(scene.dir.path()).unwrap().is_none(), "its agent lives");
+    assert!(ask(scene.dir.path(), None).unwrap().is_none(), "its agent lives");
     let wanted = Wanted::File(inode, ByteRange::new(0, 4));
     scene.record.hold(7000, 11, wanted);
     scene.record.hold(7001, 12, wanted);
     scene.record.clear(7001);
     let (dir, keeper) = die(scene);
-    drop(ask(dir.path()).unwrap().expect("an agent that fails before it adopts the keeper"));
+    drop(ask(dir.path(), None).unwrap().expect("an agent that fails before it adopts the keeper"));
 
     let Inherited { socket, group, record, files, pending, stops } =
-        ask(dir.path()).unwrap().expect("a keeper");
+        ask(dir.path(), None).unwrap().expect("a keeper");
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &pending[..] else {
         panic!("{pending:?}");
     };
@@ -95,12 +97,14 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     assert_eq!(*held, inode);
     assert!(stops.is_empty());
     let guards = Guards::new(&group, &record, &[]).unwrap();
-    let next = Keeper::adopt(settings(&dir, LONG), socket, guards, &[file.as_fd()], Vec::new()).unwrap();
-    assert!(ask(dir.path()).unwrap().is_none(), "its agent lives again");
+    let file = file.as_fd();
+    let next =
+        Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
+    assert!(ask(dir.path(), None).unwrap().is_none(), "its agent lives again");
     next.release(inode);
     next.say_goodbye(true);
     keeper.join().unwrap();
-    assert!(ask(dir.path()).unwrap().is_none());
+    assert!(ask(dir.path(), None).unwrap().is_none());
 }
 
 #[test]
@@ -145,4 +149,93 @@ fn a_keeper_whose_agent_has_completed_everything_ends_with_it() {
     scene.group.unmark(Mark::PreAccess, scene.file.as_fd()).unwrap();
     let (_dir, keeper) = die(scene);
     keeper.join().unwrap();
+}
+
+/// A message of version 3, of this kind.
+fn newer(kind: u64) -> Vec<u8> {
+    [0x6f73_7363_6b65_6573, kind, 0, 0].map(u64::to_ne_bytes).concat()
+}
+
+#[test]
+fn an_agent_names_the_version_of_a_keeper_it_does_not_understand() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    DirBuilder::new().mode(0o700).create(dir.path().join(STATE_DIR)).unwrap();
+    let listener = place::listen(dir.path()).unwrap();
+    let keeper = thread::spawn(move || {
+        let agent = rights::accept(listener.as_fd()).unwrap();
+        rights::send(agent.as_fd(), &newer(8), &[], true).unwrap();
+        // The agent closes without a word, and so changes nothing.
+        assert_eq!(rights::receive(agent.as_fd(), &mut [0; 64]).unwrap().0, 0);
+    });
+    let error = ask(dir.path(), None).unwrap_err();
+    let Error::Version { theirs: 3, ours: 2, .. } = error else { panic!("{error:?}") };
+    assert!(error.to_string().contains("start that version again"), "{error}");
+    keeper.join().unwrap();
+}
+
+#[test]
+fn a_keeper_waits_on_after_an_agent_that_it_does_not_understand() {
+    let scene = Scene::new(LONG);
+    scene.record.hold(7000, 11, Wanted::File(scene.inode, ByteRange::new(0, 4)));
+    // A kind of message that a later agent may have is passed over.
+    rights::send(scene.agent.socket(), &newer(1), &[], true).unwrap();
+    let (dir, keeper) = die(scene);
+    let successor = place::connect(dir.path()).unwrap().unwrap();
+    rights::send(successor.as_fd(), &newer(6), &[], true).unwrap();
+    let Inherited { socket, group, record, files, pending, .. } = loop {
+        // Refused while the other one is there.
+        if let Some(inherited) = ask(dir.path(), None).unwrap() {
+            break inherited;
+        }
+    };
+    assert_eq!(pending.len(), 1);
+    let guards = Guards::new(&group, &record, &[]).unwrap();
+    let file = files[0].1.as_fd();
+    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
+    next.release(files[0].0);
+    next.say_goodbye(true);
+    keeper.join().unwrap();
+}
+
+#[test]
+fn an_agent_that_leaves_says_how_long_readers_wait() {
+    let scene = Scene::new(LONG);
+    let reader = scene.reader();
+    let Scene { dir: _dir, file, group, record, keeper, agent, .. } = scene;
+    agent.leave(Duration::ZERO);
+    drop((group, record, file));
+    let error = reader.join().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::EIO as i32));
+    keeper.join().unwrap();
+}
+
+#[test]
+fn copies_of_a_service_manager_stand_in_for_a_keeper() {
+    let scene = Scene::new(LONG);
+    let wanted = Wanted::File(scene.inode, ByteRange::new(0, 4));
+    scene.record.hold(7000, 11, wanted);
+    let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+    let passed = || {
+        let files = vec![own(scene.file.as_fd())];
+        let (group, record) = (own(scene.group.as_fd()), own(scene.record.as_fd()));
+        Passed { group, record, stops: vec![own(scene.file.as_fd())], files }
+    };
+    let with_keeper = passed().out_of_the_way().unwrap();
+    let alone = passed().out_of_the_way().unwrap();
+    assert!(std::os::fd::AsRawFd::as_raw_fd(&alone.group) > 7000, "out of the way of held readers");
+    // A keeper that lives knows better.
+    assert!(ask(scene.dir.path(), Some(with_keeper)).unwrap().is_none(), "its agent lives");
+    place::forget(scene.dir.path()).unwrap();
+    let inherited = ask(scene.dir.path(), Some(alone)).unwrap().expect("what was passed");
+    assert!(inherited.socket.is_none());
+    assert_eq!(inherited.stops.len(), 1);
+    let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &inherited.pending[..] else {
+        panic!("{:?}", inherited.pending);
+    };
+    assert_eq!(*found, wanted);
+    assert_eq!(inherited.files[0].0, scene.inode);
+    drop(inherited);
+    scene.agent.release(scene.inode);
+    scene.agent.say_goodbye(true);
+    scene.keeper.join().unwrap();
 }

@@ -8,6 +8,7 @@
 //! agent   Adopt{deadline}  Stops[programs]  Hold[files]…  Sync               it takes over
 //! keeper                                Ready
 //! agent   Release{dev, ino}                                                  a file is complete
+//! agent   Leave{deadline}                                                    a restart is expected
 //! agent   Goodbye                                                            a clean stop
 //! ```
 
@@ -18,10 +19,13 @@ use std::time::Duration;
 use crate::store::Inode;
 use crate::sys::rights;
 
-/// Raised when messages or the record change their meaning.
-const VERSION: u64 = 2;
+/// Raised when messages or the record change their meaning. New messages that an older end may pass over need not.
+pub(super) const VERSION: u64 = 2;
 /// Tells a message of ours from anything else: `ossckeep` in ASCII, with the version added.
-const MAGIC: u64 = 0x6f73_7363_6b65_6570 + VERSION;
+const MAGIC: u64 = NAME + VERSION;
+const NAME: u64 = 0x6f73_7363_6b65_6570;
+/// Higher versions are no versions.
+const MOST_VERSION: u64 = 0xff;
 /// Magic, kind and two numbers.
 const LENGTH: usize = 4 * size_of::<u64>();
 
@@ -36,6 +40,8 @@ pub(super) enum Message {
     Release(Inode),
     /// All is said; answer with `Ready`.
     Sync,
+    /// The agent is about to exit and leaves its readers held: another one should come within this time.
+    Leave(Duration),
     /// The agent has ended its readers' waits and hidden the files; it is about to exit.
     Goodbye,
     /// The sender is the agent from now on.
@@ -65,7 +71,8 @@ impl Message {
             Self::Record => (8, 0, 0),
             Self::Files => (9, 0, 0),
             Self::Group => (10, 0, 0),
-            Self::Stops => (11, 0, 0),
+            Self::Leave(deadline) => (11, deadline.as_secs(), 0),
+            Self::Stops => (12, 0, 0),
         };
         let mut bytes = [0; LENGTH];
         for (place, number) in bytes.as_chunks_mut().0.iter_mut().zip([MAGIC, kind, a, b]) {
@@ -91,7 +98,8 @@ impl Message {
             8 => Self::Record,
             9 => Self::Files,
             10 => Self::Group,
-            11 => Self::Stops,
+            11 => Self::Leave(deadline(a)),
+            12 => Self::Stops,
             _ => return None,
         })
     }
@@ -107,6 +115,8 @@ fn deadline(seconds: u64) -> Duration {
 pub(super) enum Received {
     /// A message with its descriptors.
     Message(Message, Vec<OwnedFd>),
+    /// A message of another version.
+    Version(u64),
     /// Nothing that this version knows.
     Unknown,
     /// The other end is closed.
@@ -143,7 +153,26 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Received> {
         return Ok(Received::Closed);
     }
     let message = bytes.first_chunk().filter(|_| length == LENGTH).and_then(Message::decode);
-    Ok(message.map_or(Received::Unknown, |message| Received::Message(message, descriptors)))
+    Ok(match (message, version(bytes.first_chunk())) {
+        (Some(message), _) => Received::Message(message, descriptors),
+        (None, Some(version)) if version != VERSION => Received::Version(version),
+        (None, _) => Received::Unknown,
+    })
+}
+
+/// The version of a message of ours, by its first word alone: all else may be another version's.
+fn version(first: Option<&[u8; size_of::<u64>()]>) -> Option<u64> {
+    let version = u64::from_ne_bytes(*first?).checked_sub(NAME)?;
+    (1..=MOST_VERSION).contains(&version).then_some(version)
+}
+
+/// For `fuzzing`: a message that is understood means the same when it is sent on.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_back(bytes: &[u8]) {
+    let message = bytes.first_chunk().and_then(Message::decode);
+    if let Some(message) = message {
+        assert_eq!(Message::decode(&message.encode()), Some(message));
+    }
 }
 
 #[cfg(test)]
@@ -166,15 +195,41 @@ mod tests {
             Message::Record,
             Message::Files,
             Message::Group,
+            Message::Leave(second),
             Message::Stops,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
     }
 
+    /// What version 2 writes, on machines of this byte order: an agent and a keeper may be of different builds, so
+    /// whoever changes these bytes raises the version.
+    #[test]
+    fn messages_of_version_2_stay_as_they_are() {
+        let words = |words: [u64; 4]| words.map(u64::to_ne_bytes).concat();
+        for (message, recorded) in [
+            (Message::Start(Duration::from_secs(120)), [0x6f73_7363_6b65_6572, 1, 120, 0]),
+            (Message::Hold, [0x6f73_7363_6b65_6572, 2, 0, 0]),
+            (Message::Release(Inode { dev: 5, ino: 6 }), [0x6f73_7363_6b65_6572, 3, 5, 6]),
+            (Message::Sync, [0x6f73_7363_6b65_6572, 4, 0, 0]),
+            (Message::Goodbye, [0x6f73_7363_6b65_6572, 5, 0, 0]),
+            (Message::Adopt(Duration::from_secs(7)), [0x6f73_7363_6b65_6572, 6, 7, 0]),
+            (Message::Ready, [0x6f73_7363_6b65_6572, 7, 0, 0]),
+            (Message::Record, [0x6f73_7363_6b65_6572, 8, 0, 0]),
+            (Message::Files, [0x6f73_7363_6b65_6572, 9, 0, 0]),
+            (Message::Group, [0x6f73_7363_6b65_6572, 10, 0, 0]),
+            (Message::Leave(Duration::from_secs(30)), [0x6f73_7363_6b65_6572, 11, 30, 0]),
+            (Message::Stops, [0x6f73_7363_6b65_6572, 12, 0, 0]),
+        ] {
+            assert_eq!(message.encode().to_vec(), words(recorded), "{message:?}");
+        }
+        assert_eq!(version(Some(&0x6f73_7363_6b65_6571_u64.to_ne_bytes())), Some(1));
+        assert_eq!(version(Some(&[0; 8])), None);
+    }
+
     proptest! {
         #[test]
-        fn other_bytes_are_refused(bytes: [u8; LENGTH], kind in 12u64..) {
+        fn other_bytes_are_refused(bytes: [u8; LENGTH], kind in 13u64..) {
             prop_assert_eq!(Message::decode(&bytes), None);
             let mut unknown = Message::Hold.encode();
             unknown[8..16].copy_from_slice(&kind.to_ne_bytes());

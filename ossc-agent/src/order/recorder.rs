@@ -61,6 +61,14 @@ impl Recorder {
         }
     }
 
+    /// How many blocks were touched so far, of how many.
+    #[must_use]
+    pub fn touched(&self) -> (u64, u64) {
+        let blocks = || self.files.iter().flat_map(|file| &file.first);
+        let touched = blocks().filter(|first| first.load(Relaxed) != NEVER).count();
+        (touched as u64, blocks().count() as u64)
+    }
+
     /// What was touched so far, in order.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
@@ -125,6 +133,7 @@ mod tests {
         note(&recorder, 1, 0, 4 * B, 30);
         note(&recorder, 1, B + 7, B + 8, 5);
         note(&recorder, 0, 3 * B, 4 * B, 40);
+        assert_eq!(recorder.touched(), (5, 8));
         assert_eq!(
             steps(&recorder),
             [(1, B, 2 * B, 5), (0, 3 * B, 4 * B, 10), (1, 0, B, 30), (1, 2 * B, 3 * B + 1, 30)]

@@ -14,13 +14,10 @@ use super::dial::Stream;
 use super::error::Error;
 use super::reply::ReplyHead;
 
-/// Time in which at least one byte must come (py SDK v2 `defaults.py`: read timeout 20 s).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Over this much time spent waiting for bytes ...
-const PROGRESS_WINDOW: Duration = Duration::from_secs(30);
-/// ... at least so many must come, else another connection does better. 2 KiB/s: far below the 100 KiB/s that
-/// is the least OSS lets a user throttle a request to (`x-oss-traffic-limit`), even if 50 share that.
-const PROGRESS_BYTES: u64 = 64 << 10;
+/// Bytes a second that must come over one and a half request timeouts of waiting, else another connection does
+/// better. Far below the 100 KiB/s that is the least OSS lets a user throttle a request to
+/// (`x-oss-traffic-limit`), even if 50 share that.
+const LEAST_RATE: u64 = 2 << 10;
 
 /// The body being received.
 pub struct Body<'a> {
@@ -39,10 +36,12 @@ pub struct Body<'a> {
 }
 
 /// How fast bytes come. Only time spent waiting for the network counts, not the consumer's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
     bytes: u64,
     waited: Duration,
+    /// The waiting over which it is judged.
+    window: Duration,
 }
 
 impl<'a> Body<'a> {
@@ -55,6 +54,7 @@ impl<'a> Body<'a> {
         received: usize,
         length: u64,
     ) -> Self {
+        let progress = Progress::over(connection.shared.request_timeout * 3 / 2);
         Self {
             connection,
             target,
@@ -64,7 +64,7 @@ impl<'a> Body<'a> {
             start: 0,
             end: received,
             missing: length.saturating_sub(received as u64),
-            progress: Progress::default(),
+            progress,
         }
     }
 }
@@ -115,16 +115,17 @@ impl Body<'_> {
             return Err(short());
         };
         let asked = Instant::now();
-        let count = match timeout(IDLE_TIMEOUT, stream.read(room)).await {
+        let patience = self.connection.shared.request_timeout;
+        let count = match timeout(patience, stream.read(room)).await {
             Ok(Ok(0)) => return Err(short()),
             Ok(Ok(count)) => count,
             Ok(Err(error)) => return Err(Error::transport(&self.target, "receiving the body", error)),
-            Err(_) => return Err(self.stalled(0, IDLE_TIMEOUT)),
+            Err(_) => return Err(self.stalled(0, patience)),
         };
         self.end += count;
         self.missing = self.missing.saturating_sub(count as u64);
         match self.progress.add(count as u64, asked.elapsed()) {
-            Some(bytes) => Err(self.stalled(bytes, PROGRESS_WINDOW)),
+            Some(bytes) => Err(self.stalled(bytes, self.progress.window)),
             None => Ok(()),
         }
     }
@@ -144,15 +145,20 @@ impl fmt::Debug for Body<'_> {
 }
 
 impl Progress {
+    fn over(window: Duration) -> Self {
+        Self { bytes: 0, waited: Duration::ZERO, window }
+    }
+
     /// Counts bytes that took `waited`; Some(bytes of the window) if a window ends with too few.
     fn add(&mut self, bytes: u64, waited: Duration) -> Option<u64> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.waited = self.waited.saturating_add(waited);
-        if self.waited < PROGRESS_WINDOW {
+        if self.waited < self.window {
             return None;
         }
-        let ended = std::mem::take(self);
-        (ended.bytes < PROGRESS_BYTES).then_some(ended.bytes)
+        let bytes = std::mem::take(&mut self.bytes);
+        self.waited = Duration::ZERO;
+        (bytes < LEAST_RATE.saturating_mul(self.window.as_secs())).then_some(bytes)
     }
 }
 
@@ -163,7 +169,7 @@ mod tests {
     #[test]
     fn a_crawl_is_noticed_and_a_slow_line_is_not() {
         let run = |bytes: u64| {
-            let mut progress = Progress::default();
+            let mut progress = Progress::over(Duration::from_secs(30));
             (0..60).find_map(|_| progress.add(bytes, Duration::from_secs(1)))
         };
         assert_eq!(run(1), Some(30));

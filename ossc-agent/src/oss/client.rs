@@ -21,11 +21,8 @@ use super::http::{self, Limits, Reply};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
-use crate::base::Object;
+use crate::base::{Object, millis};
 
-/// A listing page or metadata reply must be complete by then; OSS answers in milliseconds, and a page of 1000
-/// keys is a megabyte at most.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Size of a reply's body, bytes: 1000 keys of 1024 bytes, percent-encoded, with their metadata, are under 5 MiB.
 const MAX_REPLY_BYTES: usize = 16 << 20;
 /// A prefix with more objects than this is no model; usually OSS_PATH names a whole bucket by mistake.
@@ -36,7 +33,7 @@ const MAX_PAGES: usize = 10_000;
 /// Lists, describes and connects. Cheap to clone; shared by all workers.
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What all clones and connections of a client have in common.
@@ -49,6 +46,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) credentials: CredentialCache,
     pub(super) dialer: Dialer,
+    /// Silence after which a request is given up.
+    pub(super) request_timeout: Duration,
 }
 
 impl Client {
@@ -64,9 +63,20 @@ impl Client {
         let signer = Signer::new(endpoint.region());
         let clock = Clock::default();
         let credentials = CredentialCache::new(config.credentials, clock.clone());
-        let Config { bucket, prefix, .. } = config;
-        let dialer = Dialer::new(tls);
-        Ok(Self { shared: Arc::new(Shared { endpoint, bucket, prefix, signer, clock, credentials, dialer }) })
+        let Config { bucket, prefix, sources, request_timeout, .. } = config;
+        let dialer = Dialer::new(tls, sources);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                endpoint,
+                bucket,
+                prefix,
+                signer,
+                clock,
+                credentials,
+                dialer,
+                request_timeout,
+            }),
+        })
     }
 
     /// All objects under the prefix, in key order, or the one object it names. Directory markers are among them,
@@ -96,9 +106,7 @@ impl Client {
 
     /// One object's metadata, with its checksum if OSS has one.
     pub async fn head(&self, key: &str) -> Result<Object, Error> {
-        let reply = self.shared.request(Method::HEAD, key, &[]).await?;
-        metadata::from_head(key, self.shared.name(key), &reply)
-            .map_err(|reason| Error::protocol(&self.shared.target(key), reason))
+        self.shared.head(key).await
     }
 
     /// A lazily connected, kept-alive connection for ranged GETs, bound to `source` before connect.
@@ -121,6 +129,13 @@ impl Shared {
         let is_directory = prefix.is_empty() || prefix.ends_with('/');
         let name = if is_directory { below } else { below.and_then(|rest| rest.strip_prefix('/')) };
         name.unwrap_or_else(|| key.rsplit('/').next().unwrap_or(key))
+    }
+
+    /// One object's metadata.
+    pub(super) async fn head(&self, key: &str) -> Result<Object, Error> {
+        let reply = self.request(Method::HEAD, key, &[]).await?;
+        metadata::from_head(key, self.name(key), &reply)
+            .map_err(|reason| Error::protocol(&self.target(key), reason))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>, Error> {
@@ -167,8 +182,10 @@ impl Shared {
                 continue;
             }
             let Some(wait) = retry.wait(&error, fastrand::f64()) else { return Err(error) };
-            tracing::warn!(%error, wait_ms = wait.as_millis(), "request to OSS failed; trying again");
+            tracing::warn!(%error, wait_ms = millis(wait), "request to OSS failed; trying again");
             tokio::time::sleep(wait).await;
+            // A try made later may mend again: one server whose clock is off must not spoil all that follow.
+            repair = Repair::default();
         }
     }
 
@@ -202,7 +219,8 @@ impl Shared {
         };
         let about =
             self.target(query.iter().find(|(name, _)| *name == "prefix").map_or(key, |(_, prefix)| prefix));
-        let limits = Limits { time: REQUEST_TIMEOUT, body_bytes: MAX_REPLY_BYTES };
+        // OSS answers in milliseconds, and a page of 1000 keys is a megabyte at most.
+        let limits = Limits { time: self.request_timeout * 3 / 2, body_bytes: MAX_REPLY_BYTES };
         let reply = http::exchange(&self.dialer, request, limits)
             .await
             .map_err(|error| Error::transport(&about, operation, error))?;
@@ -221,7 +239,7 @@ impl Shared {
     }
 }
 
-/// Faults that a request mends by itself, each once.
+/// Faults that a try of a request mends by itself, each once.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     /// Keys of the last try.

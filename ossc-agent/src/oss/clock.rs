@@ -43,7 +43,7 @@ impl Clock {
 }
 
 /// Whole seconds from `own` to `server`.
-fn offset(server: SystemTime, own: SystemTime) -> i64 {
+pub(super) fn offset(server: SystemTime, own: SystemTime) -> i64 {
     match server.duration_since(own) {
         Ok(ahead) => i64::try_from(ahead.as_secs()).unwrap_or(i64::MAX),
         Err(behind) => i64::try_from(behind.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),

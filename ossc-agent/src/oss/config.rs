@@ -2,9 +2,14 @@
 //! here reads any of these. `Client::new` takes them and reports what cannot work, before anything is sent.
 //! Secrets in them are wiped when dropped and not printed.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::credentials::CredentialSource;
+
+/// How long OSS may be silent unless the user says otherwise (py SDK v2 `defaults.py`: read timeout 20 s).
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Settings of one client: one bucket, one prefix.
 #[derive(Debug, Clone)]
@@ -24,4 +29,10 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Where access keys come from.
     pub credentials: CredentialSource,
+    /// Silence after which a request is given up, before its reply's head and within its body. A listing page or
+    /// metadata reply must be complete in half as long again.
+    pub request_timeout: Duration,
+    /// Local addresses that small requests (listing, metadata, credentials) are sent from in turn; empty = the
+    /// kernel's choice. A [`super::Connection`] is given its own.
+    pub sources: Vec<IpAddr>,
 }

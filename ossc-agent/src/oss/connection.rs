@@ -37,14 +37,12 @@ const BODY_BUFFER: usize = 1 << 20;
 const MAX_HEAD: usize = 16 << 10;
 /// Longest error document that is read, bytes; OSS's are about 1 KiB.
 const MAX_ERROR_BODY: u64 = 64 << 10;
-/// Time to the end of the reply's head (py SDK v2 `defaults.py`: read timeout 20 s).
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a signature is used again. OSS takes one for 15 minutes (`RequestTimeTooSkewed`).
 const SIGNATURE_LIFE: Duration = Duration::from_secs(5 * 60);
 
 /// One HTTP/1.1 connection, owned by one task.
 pub struct Connection {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     source: Option<IpAddr>,
     /// The open connection between two requests; taken while one is under way.
     idle: Option<Stream>,
@@ -110,10 +108,27 @@ impl Connection {
                 Ok(reply) => return Ok(self.body(target, reply, range)),
                 Err(error) => {
                     if !repair.mend(&self.shared, &error).await {
-                        return Err(error);
+                        return Err(self.explained(object, error).await);
                     }
                 }
             }
+        }
+    }
+
+    /// A refusal of `If-Match` does not say what is there now; a HEAD does, so that the message can name both
+    /// versions. Where it cannot be had, the refusal itself has to do.
+    async fn explained(&self, object: &Object, error: Error) -> Error {
+        if error.service().is_none_or(|service| service.status != 412) {
+            return error;
+        }
+        let now = self.shared.head(&object.key).await;
+        match now {
+            Ok(now) if now.etag != object.etag => Error::Changed {
+                target: self.shared.target(&object.key),
+                expected: object.etag.to_string(),
+                found: now.etag.to_string(),
+            },
+            _ => error,
         }
     }
 
@@ -163,10 +178,11 @@ impl Connection {
 
     /// Sends the request and receives the reply's head, on the connection at hand or else a new one.
     async fn exchange(&mut self, target: &str, request: &str) -> Result<Reply, Error> {
+        let patience = self.shared.request_timeout;
         if let Some(mut stream) = self.idle.take()
             && is_quiet(&mut stream).await
         {
-            match converse(&mut stream, request, &mut self.head).await {
+            match converse(&mut stream, request, &mut self.head, patience).await {
                 Ok((head, begun)) => return Ok(Reply { stream, head, begun }),
                 Err(Broken::BeforeReply(error)) if error.kind() != io::ErrorKind::TimedOut => {
                     tracing::debug!(%error, target, "kept-alive connection was closed; connecting again");
@@ -181,8 +197,9 @@ impl Connection {
             .connect(to, self.source)
             .await
             .map_err(|error| Error::transport(target, "connecting", error))?;
-        let (head, begun) =
-            converse(&mut stream, request, &mut self.head).await.map_err(|broken| broken.error(target))?;
+        let (head, begun) = converse(&mut stream, request, &mut self.head, patience)
+            .await
+            .map_err(|broken| broken.error(target))?;
         Ok(Reply { stream, head, begun })
     }
 
@@ -192,7 +209,7 @@ impl Connection {
         let length = reply.head.error_body_length().unwrap_or(0).min(MAX_ERROR_BODY);
         let missing = length.saturating_sub(body.len() as u64);
         let mut rest = (&mut reply.stream).take(missing);
-        if let Err(error) = within(HEAD_TIMEOUT, rest.read_to_end(&mut body)).await {
+        if let Err(error) = within(self.shared.request_timeout, rest.read_to_end(&mut body)).await {
             tracing::debug!(%error, "the body of an error reply is incomplete");
         }
         body
@@ -294,11 +311,12 @@ async fn is_quiet(stream: &mut Stream) -> bool {
     .await
 }
 
-/// Sends a request and receives a reply's head into `buffer`. The range says where in it the body begins.
+/// Sends a request and receives a reply's head into `buffer`, all within `patience`. The range says where in it the body begins.
 async fn converse(
     stream: &mut Stream,
     request: &str,
     buffer: &mut [u8],
+    patience: Duration,
 ) -> Result<(ReplyHead, Range<usize>), Broken> {
     let mut filled = 0;
     let work = async {
@@ -306,7 +324,7 @@ async fn converse(
         stream.flush().await?;
         receive_head(stream, buffer, &mut filled).await
     };
-    let result = within(HEAD_TIMEOUT, work).await;
+    let result = within(patience, work).await;
     result.map_err(|error| if filled == 0 { Broken::BeforeReply(error) } else { Broken::Reply(error) })
 }
 

@@ -6,6 +6,8 @@ mod cache;
 mod document;
 mod ecs;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod oidc;
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub(super) struct Dialer {
     tls: Option<Arc<rustls::ClientConfig>>,
     /// Counts dials, so that successive ones start at different addresses of a name.
     turn: AtomicUsize,
+    /// What [`Dialer::connect_from_any`] binds to in turn.
+    sources: Vec<IpAddr>,
 }
 
 /// An open connection.
@@ -46,8 +48,15 @@ pub(super) enum Stream {
 
 impl Dialer {
     /// `tls` is needed only if an https address will be dialled.
-    pub(super) fn new(tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        Self { tls, turn: AtomicUsize::new(0) }
+    pub(super) fn new(tls: Option<Arc<rustls::ClientConfig>>, sources: Vec<IpAddr>) -> Self {
+        Self { tls, turn: AtomicUsize::new(0), sources }
+    }
+
+    /// Connects from the next of the configured source addresses, for a request that is not bound to one.
+    pub(super) async fn connect_from_any(&self, to: &Authority) -> io::Result<Stream> {
+        let turn = self.turn.load(Ordering::Relaxed);
+        let source = self.sources.get(turn % self.sources.len().max(1)).copied();
+        self.connect(to, source).await
     }
 
     /// Connects, bound to `source` if given. Tries the addresses of a name in turn.

@@ -82,6 +82,10 @@ impl Endpoint {
         }
         let mut authority =
             Authority::parse(text).map_err(|reason| Error::setting("endpoint", text, reason))?;
+        if let Some(region) = region.filter(|region| !is_host_name(region)) {
+            let reason = "a region has letters, digits and '-', like cn-hangzhou";
+            return Err(Error::setting("region", region, reason));
+        }
         let region = region
             .map(|region| region.strip_prefix("oss-").unwrap_or(region).to_owned())
             .or_else(|| infer_region(&authority.host));
@@ -241,6 +245,10 @@ mod tests {
             "u@host",
         ] {
             assert!(Endpoint::new(text, "buck", false, None).is_err(), "{text}");
+        }
+        // A region goes into the head of each request.
+        for region in ["", "cn hangzhou", "cn\r\nx: y"] {
+            assert!(Endpoint::new("host", "buck", false, Some(region)).is_err(), "{region:?}");
         }
         for bucket in ["", "ab", "Buck", "-abc", "abc-", "a.b.c", "a/b"] {
             assert!(Endpoint::new("host", bucket, false, None).is_err(), "{bucket}");

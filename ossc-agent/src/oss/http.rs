@@ -58,7 +58,7 @@ impl Reply {
 pub(super) async fn exchange(dialer: &Dialer, request: Request<'_>, limits: Limits) -> io::Result<Reply> {
     let work = async {
         let built = build(&request)?;
-        let stream = dialer.connect(request.authority, None).await?;
+        let stream = dialer.connect_from_any(request.authority).await?;
         converse(stream, built, limits.body_bytes).await
     };
     within(limits.time, work).await

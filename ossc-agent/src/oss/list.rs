@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::error::printable;
 use super::metadata::{self, MAX_OBJECT_BYTES};
 use super::uri;
 use crate::base::Object;
@@ -46,8 +47,12 @@ struct Entry {
 }
 
 /// Reads a page of the listing below `base`, which is cut off the names; objects named exactly `base` (the
-/// directory's own marker) are left out. The error says what is wrong.
+/// directory's own marker) are left out. The error says what is wrong, in one line whatever the keys are.
 pub(super) fn parse(body: &[u8], base: &str) -> Result<Page, String> {
+    read(body, base).map_err(|reason| printable(&reason))
+}
+
+fn read(body: &[u8], base: &str) -> Result<Page, String> {
     let text = std::str::from_utf8(body).map_err(|_| "the reply is not UTF-8")?;
     let document: Document =
         quick_xml::de::from_str(text).map_err(|error| format!("the reply is no listing: {error}"))?;

@@ -24,6 +24,8 @@ fn config(endpoint: &str, prefix: &str) -> Config {
         cname: false,
         ca_file: None,
         credentials: CredentialSource::Static(keys("AK1")),
+        request_timeout: config::DEFAULT_REQUEST_TIMEOUT,
+        sources: Vec::new(),
     }
 }
 

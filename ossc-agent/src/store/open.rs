@@ -132,8 +132,8 @@ pub(super) fn open(
 }
 
 /// Takes every visible file of ours that is not complete out of sight, as an agent does first that takes up a
-/// model directory. For a keeper whose agent died; fails when an agent has the lock. Where there is no state
-/// directory (any more), there is no file of ours either.
+/// model directory. For a keeper whose agent died, and for an agent that has yet to ask OSS; fails when an agent has
+/// the lock. Where there is no state directory (any more), there is no file of ours either.
 pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
     let boot_id = file::boot_id().map_err(Error::io("read", Path::new(file::BOOT_ID)))?;
     let mut undo = Undo::default();
@@ -152,7 +152,7 @@ pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
 }
 
 /// The boot and the mount in which what is in the page cache stays there.
-fn era(model: &ModelDir, boot_id: &str) -> Result<Arc<str>, Error> {
+pub(super) fn era(model: &ModelDir, boot_id: &str) -> Result<Arc<str>, Error> {
     let device = file::device_instance(model.root()).map_err(Error::io("examine", model.path()))?;
     Ok(Arc::from(format!("{boot_id} {device}")))
 }

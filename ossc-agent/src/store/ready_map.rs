@@ -5,8 +5,9 @@
 //! reading takes no lock. The form on disk is `ready_file`.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+// The parent's, so that `tests/interleaving` can explore this very file with a checker's atomics.
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{BlockIndex, ByteRange, Layout};
 
 const WORD_BITS: u32 = u64::BITS;
@@ -122,69 +123,5 @@ impl ReadyMap {
             at = end.min(start.saturating_add(max_blocks.max(1)));
             Some(start..at)
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::BlockSize;
-
-    const B: u64 = 2 << 20;
-
-    /// A map over `blocks` blocks, the last one short, with these ready.
-    fn map(blocks: u64, ready: &[u32]) -> ReadyMap {
-        let map = ReadyMap::new(Layout::new(blocks * B - B / 2, BlockSize::MIN).unwrap());
-        for block in ready {
-            assert!(map.set(BlockIndex(*block)));
-        }
-        map
-    }
-
-    #[test]
-    fn counts_and_fills() {
-        let map = map(130, &[0, 64, 129]);
-        assert_eq!((map.count(), map.is_full()), (3, false));
-        assert!(!map.set(BlockIndex(64)), "already set");
-        assert!(!map.set(BlockIndex(130)), "no such block");
-        for block in 0..130 {
-            map.set(BlockIndex(block));
-        }
-        assert_eq!((map.count(), map.is_full()), (130, true));
-        assert!(map.covers(ByteRange::new(0, u64::MAX)));
-        map.clear();
-        assert_eq!((map.count(), map.is_full(), map.is_ready(BlockIndex(0))), (0, false, false));
-    }
-
-    #[test]
-    fn covers_only_what_is_there() {
-        let map = map(4, &[0, 1, 3]);
-        let end = 4 * B - B / 2;
-        for (start, stop, yes) in [
-            (0, 1, true),
-            (0, 2 * B, true),
-            (0, 2 * B + 1, false),
-            (2 * B - 1, 2 * B, true),
-            (2 * B, 2 * B, true),
-            (2 * B, 3 * B, false),
-            (3 * B, end, true),
-            (3 * B, u64::MAX, true),
-            (3 * B - 1, u64::MAX, false),
-            (end, u64::MAX, true),
-            (end + 9 * B, u64::MAX, true),
-        ] {
-            assert_eq!(map.covers(ByteRange::new(start, stop)), yes, "{start}..{stop}");
-        }
-    }
-
-    #[test]
-    fn missing_runs_are_cut_at_the_limit_and_at_ready_blocks() {
-        let map = map(130, &[0, 3, 70, 71]);
-        assert_eq!(map.missing_runs(0, 40).collect::<Vec<_>>(), [1..3, 4..44, 44..70, 72..112, 112..130]);
-        assert!(map.missing_runs(128, 40).eq(std::iter::once(128..130)));
-        assert_eq!(map.missing_runs(130, 40).count(), 0);
-        assert_eq!(map.missing_runs(u32::MAX, 0).count(), 0);
-        assert_eq!(map.first_missing(70), Some(72));
-        assert_eq!(ReadyMap::new(Layout::new(0, BlockSize::MIN).unwrap()).first_missing(0), None);
     }
 }

@@ -207,6 +207,22 @@ pub(super) fn peek(model: &ModelDir) -> Result<Records, Error> {
     }
 }
 
+/// The hidden data file of a name, looked at without the lock.
+pub(super) fn peek_data(model: &ModelDir, name: &Name) -> Result<Option<Entry>, Error> {
+    let relative = hidden_path(name);
+    let entry = match file::open_beneath(model.root().as_fd(), &relative, look(), Mode::empty()) {
+        Ok(found) => Entry::of(&found, name).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    entry.map_err(Error::io("examine", &model.path().join(relative)))
+}
+
+/// Where the hidden data file of a name is, below the model directory.
+pub(super) fn hidden_path(name: &Name) -> PathBuf {
+    Path::new(STATE_DIR).join(INCOMING).join(name.hash())
+}
+
 fn read_records(ready: &File, path: &Path, base: usize) -> Result<Records, Error> {
     let mut records = Records::default();
     for hash in file_names(ready).map_err(Error::io("list", path))? {

@@ -3,6 +3,8 @@
 
 mod disks;
 mod errors;
+mod interleaving;
 mod lifecycle;
 mod model;
+mod ready_map;
 mod scratch;

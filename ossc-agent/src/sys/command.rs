@@ -7,7 +7,9 @@ use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
@@ -24,24 +26,50 @@ pub struct Command {
 }
 
 impl Command {
-    /// Starts the program that `words` name, if any; `watch` is called with its pid before it runs.
+    /// Starts the program that `words` name, if any, without these variables of the environment; `watch` is called with its pid before it runs.
     ///
     /// # Errors
     /// Those of [`spawn_held`], and of starting a thread.
-    pub fn start(words: &[OsString], watch: impl FnOnce(u32) + Send) -> io::Result<Option<Self>> {
+    pub fn start(
+        words: &[OsString],
+        without: &[&str],
+        watch: impl FnOnce(u32) + Send,
+    ) -> io::Result<Option<Self>> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
         let mut command = std::process::Command::new(program);
         command.args(arguments);
+        for variable in without {
+            command.env_remove(variable);
+        }
         let mut child = spawn_held(&mut command, watch)?;
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?);
         tracing::info!(program = %program.to_string_lossy(), pid = pid.as_raw(), "command started");
         let (sender, ended) = oneshot::channel();
         // A thread rather than tokio's process support: the child is spawned by `sys`, held.
         std::thread::Builder::new().name("ossc-command".into()).spawn(move || {
+            super::privileges::keep_only(super::privileges::NONE);
             // The receiver is gone only when the agent is ending anyway.
             drop(sender.send(child.wait()));
         })?;
         Ok(Some(Self { pid, ended }))
+    }
+
+    /// Takes over a child of this process that it started before it executed itself anew.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn adopt(pid: u32) -> io::Result<Self> {
+        let pid = Pid::from_raw(i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)?);
+        let (sender, ended) = oneshot::channel();
+        std::thread::Builder::new().name("ossc-command".into()).spawn(move || {
+            drop(sender.send(wait(pid)));
+        })?;
+        Ok(Self { pid, ended })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
     }
 
     /// Waits for its end; the status as a shell would give it.
@@ -67,6 +95,18 @@ impl Command {
         }
         if let Err(error) = kill(self.pid, signal) {
             tracing::debug!(%error, %signal, "signal not passed on: the command has ended");
+        }
+    }
+}
+
+/// The end of a child that the standard library does not know.
+fn wait(pid: Pid) -> io::Result<ExitStatus> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::from_raw(code << 8)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ExitStatus::from_raw(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! (`fanotify_release`, fs/notify/fanotify/fanotify_user.c), to zeros if the file is not full: whoever owns
 //! a `Group` decides when that may happen. What the bytes of a read mean is in `record`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod record;
 
 use std::io;
@@ -109,6 +111,15 @@ impl Group {
     #[must_use]
     pub fn inherited(fd: OwnedFd) -> Self {
         Self { fd }
+    }
+
+    /// Whom its events name (proc_pid_fdinfo(5), `fanotify_show_fdinfo` in fs/notify/fdinfo.c).
+    pub fn names(&self) -> io::Result<Names> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd()))?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("fanotify flags:")?.split(' ').next());
+        let flags = flags.and_then(|flags| libc::c_uint::from_str_radix(flags, 16).ok());
+        let flags = flags.ok_or_else(|| io::Error::other("a descriptor taken over is no fanotify group"))?;
+        Ok(if flags & libc::FAN_REPORT_TID == 0 { Names::Processes } else { Names::Threads })
     }
 
     /// Decides over readers of the inode behind `file` from now on. Descriptors that were open before raise

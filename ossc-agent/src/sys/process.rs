@@ -50,6 +50,21 @@ pub fn duplicate_from(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Descriptors that this process was started with besides the first three, by their numbers.
+///
+/// # Errors
+/// `EBADF` when one is not open.
+pub fn take_given(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    let take = |number: &RawFd| {
+        // SAFETY: fcntl looks at the number only; what is not open is an error.
+        let flags = unsafe { libc::fcntl(*number, libc::F_GETFD) };
+        Errno::result(flags)?;
+        // SAFETY: it is open, the parent made it for us (its environment said so), and nothing else here knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(*number) })
+    };
+    numbers.iter().map(take).collect()
+}
+
 /// Gives the soft limit back that [`raise_open_files`] found, for a program about to be started: one that
 /// uses select(2) breaks on descriptors from 1024 on. Only getrlimit(2) and setrlimit(2): may run between
 /// fork and exec.
@@ -65,6 +80,23 @@ pub fn restore_open_files() -> io::Result<()> {
 pub fn open_files() -> io::Result<usize> {
     // The listing itself has one open while it counts.
     Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+/// Executes this program anew in this process, with the same arguments, these environment variables set and those
+/// taken out. All descriptors that are closed on exec, and all threads, are gone then; children stay. Returns only
+/// an error.
+pub fn execute_again<'v>(set: impl IntoIterator<Item = (&'v str, &'v str)>, unset: &[&str]) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    // The file itself, also where another one has taken its name meanwhile.
+    let mut command = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    for name in unset {
+        command.env_remove(name);
+    }
+    command.args(arguments).envs(set).exec()
 }
 
 /// The parent of a process; 0 for the first one of the pid namespace (proc_pid_status(5)).

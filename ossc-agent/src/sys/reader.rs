@@ -54,8 +54,10 @@ fn found(result: libc::c_long) -> io::Result<libc::c_long> {
 /// What a thread is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
-    /// It has stopped for a signal, is being traced or has ended.
+    /// It has stopped for a signal, or is being traced.
     Stopped,
+    /// It has ended.
+    Ended,
     /// It sleeps inside the kernel.
     Sleeping,
     /// It runs, or may at any moment.
@@ -68,16 +70,26 @@ pub fn threads(pid: u32) -> io::Result<Vec<(u32, Doing)>> {
     for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
         let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // A thread may end between the listing and the look.
-        let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
-        threads.push((tid, doing(&stat)));
+        let doing = match fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")) {
+            Ok(stat) => doing(&stat),
+            Err(error) if ended(&error) => Doing::Ended,
+            Err(error) => return Err(error),
+        };
+        threads.push((tid, doing));
     }
     Ok(threads)
+}
+
+/// Whether this is what a look at a thread that has ended gives.
+fn ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// From `TID (NAME) STATE ...`, where NAME may hold anything, also `)`.
 fn doing(stat: &str) -> Doing {
     match stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes()) {
-        None | Some([b'T' | b't' | b'Z' | b'X' | b'x', ..]) => Doing::Stopped,
+        Some([b'T' | b't', ..]) => Doing::Stopped,
+        None | Some([b'Z' | b'X' | b'x', ..]) => Doing::Ended,
         Some([b'S' | b'D' | b'I', ..]) => Doing::Sleeping,
         Some(_) => Doing::Running,
     }
@@ -202,7 +214,8 @@ mod tests {
         assert_eq!(doing("12 (a) t 1 2"), Doing::Stopped);
         assert_eq!(doing("12 (T) R 1"), Doing::Running);
         assert_eq!(doing("12 (T) D 1"), Doing::Sleeping);
-        assert_eq!(doing(""), Doing::Stopped, "it has ended");
+        assert_eq!(doing(""), Doing::Ended);
+        assert_eq!(doing("12 (a) Z 1"), Doing::Ended);
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Signals {
 }
 
 impl Caught {
+    /// Whether it is what a service manager sends to stop or restart a service.
+    pub fn is_from_manager(self) -> bool {
+        self.0 == nix::sys::signal::Signal::SIGTERM
+    }
+
     /// Whether it asks the agent itself to end.
     pub fn ends_agent(self) -> bool {
         use nix::sys::signal::Signal::{SIGINT, SIGQUIT, SIGTERM};

@@ -19,6 +19,7 @@ pub fn spawn_held(command: &mut Command, on_pid: impl FnOnce(u32) + Send) -> io:
     let mut end = report.try_clone()?;
     let hold = move || {
         super::process::restore_open_files()?;
+        super::privileges::restore_core()?;
         report.write_all(&std::process::id().to_ne_bytes())?;
         go.read_exact(&mut [0])
     };

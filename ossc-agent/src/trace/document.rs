@@ -8,7 +8,7 @@ use super::coalesce::Line;
 use super::files::Traced;
 use super::summary::Summary;
 use super::threads::{Thread, Threads};
-use super::{Format, html, json, perfetto, text};
+use super::{Format, html, json, perfetto, text, top};
 use crate::base::{AccessKind, FileId};
 
 /// What lines refer to.
@@ -31,13 +31,22 @@ pub(super) trait Document {
     fn thread(&mut self, thread: &Thread, out: &mut dyn Write) -> io::Result<()>;
     /// Called for each line, in the order of their first accesses.
     fn line(&mut self, scene: &Scene, line: &Line, out: &mut dyn Write) -> io::Result<()>;
+    /// How things stand so far, for a document that is redrawn: called every now and then if `is_live`.
+    fn stand(&mut self, _scene: &Scene, _summary: &Summary, _out: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+    /// Whether it wants to know how things stand.
+    fn is_live(&self) -> bool {
+        false
+    }
     /// Called once, after all lines.
     fn end(&mut self, scene: &Scene, summary: &Summary, out: &mut dyn Write) -> io::Result<()>;
 }
 
 /// The document of a format.
-pub(super) fn of(format: Format) -> Box<dyn Document> {
+pub(super) fn of(format: Format, live: bool) -> Box<dyn Document> {
     match format {
+        Format::Text if live => Box::new(top::Top::default()),
         Format::Text => Box::new(text::Text),
         Format::Json => Box::new(json::Json),
         Format::Perfetto => Box::new(perfetto::Perfetto::default()),
@@ -61,6 +70,8 @@ pub(super) fn word(kind: AccessKind) -> &'static str {
     match kind {
         AccessKind::Open => "open",
         AccessKind::Map => "map",
+        AccessKind::Remap => "remap",
+        AccessKind::Unmap => "unmap",
         AccessKind::Read => "read",
         AccessKind::Fault => "fault",
     }

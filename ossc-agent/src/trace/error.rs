@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::bpf;
+use crate::{bpf, sys};
 
 /// A trace that failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +46,8 @@ pub enum Error {
         source: io::Error,
     },
     /// The operating system refused something that should always work.
-    #[error("cannot {what}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] sys::Error),
 }
 
 impl Error {
@@ -66,7 +61,7 @@ impl Error {
             | Self::NoFiles
             | Self::Command { .. }
             | Self::Output { .. }
-            | Self::System { .. } => false,
+            | Self::System(_) => false,
         }
     }
 
@@ -77,7 +72,7 @@ impl Error {
             Self::Path { .. } | Self::NoFiles => true,
             Self::Output { source, .. } => source.kind() == io::ErrorKind::NotFound,
             Self::Probes(error) => !error.is_unsupported(),
-            Self::Blind { .. } | Self::Command { .. } | Self::System { .. } => false,
+            Self::Blind { .. } | Self::Command { .. } | Self::System(_) => false,
         }
     }
 }

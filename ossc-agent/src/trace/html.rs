@@ -20,8 +20,15 @@ use crate::base::AccessKind;
 const PAGE: &str = include_str!("html/page.html");
 /// Where the data goes in the page.
 const DATA: &str = "\"DATA\"";
-/// Kinds by the number that marks have.
-const KINDS: [AccessKind; 4] = [AccessKind::Open, AccessKind::Map, AccessKind::Read, AccessKind::Fault];
+/// Kinds by the number that marks have; what is only mapped comes before what is touched.
+const KINDS: [AccessKind; 6] = [
+    AccessKind::Open,
+    AccessKind::Unmap,
+    AccessKind::Remap,
+    AccessKind::Map,
+    AccessKind::Read,
+    AccessKind::Fault,
+];
 
 const NS_PER_US: u64 = 1000;
 const NS_PER_MS: u64 = 1_000_000;
@@ -93,9 +100,9 @@ fn data(picture: &mut Picture, scene: &Scene, summary: &Summary) -> Value {
     let mut marks: Vec<Vec<u64>> = vec![Vec::new(); scene.files.len()];
     let mut before = vec![0; scene.files.len()];
     for mark in picture.marks() {
-        let place = mark.file.index();
+        let place = mark.line.file.index();
         if let (Some(marks), Some(before)) = (marks.get_mut(place), before.get_mut(place)) {
-            marks.extend(numbers(mark, before, places.get(&mark.tid).copied().unwrap_or(0)));
+            marks.extend(numbers(mark, before, places.get(&mark.line.tid).copied().unwrap_or(0)));
         }
     }
     let files = scene.files.iter().zip(&scene.names).zip(&summary.files).zip(marks);
@@ -132,12 +139,13 @@ fn data(picture: &mut Picture, scene: &Scene, summary: &Summary) -> Value {
 }
 
 fn numbers(mark: &Mark, before_us: &mut u64, thread: u64) -> [u64; 8] {
-    let first_us = mark.first_ns / NS_PER_US;
+    let Mark { line, is_sweep } = mark;
+    let first_us = line.first_ns / NS_PER_US;
     let since = first_us.saturating_sub(std::mem::replace(before_us, first_us));
-    let took = (mark.last_ns / NS_PER_US).saturating_sub(first_us);
-    let kind = KINDS.iter().zip(0..).find(|(kind, _)| **kind == mark.kind).map_or(0, |(_, number)| number);
-    let length = mark.end - mark.start;
-    [since, took, mark.start, length, thread, kind, mark.count, u64::from(mark.is_sweep)]
+    let took = (line.last_ns / NS_PER_US).saturating_sub(first_us);
+    let kind = KINDS.iter().zip(0..).find(|(kind, _)| **kind == line.kind).map_or(0, |(_, number)| number);
+    let (start, length) = (line.range.start(), line.range.len());
+    [since, took, start, length, thread, kind, line.count, u64::from(*is_sweep)]
 }
 
 #[cfg(test)]
@@ -193,7 +201,7 @@ mod tests {
         let files = vec![Traced { path: name.into(), size: 1000 }];
         let data = data_of(&page(files, [access(0, 1000), access(10, 3000), access(500, 9000)].into_iter()));
         assert_eq!(data["files"][0]["path"], name);
-        let expected = [1, 2, 0, 20, 0, 2, 2, 1, 8, 0, 500, 10, 0, 2, 1, 1];
+        let expected = [1, 2, 0, 20, 0, 4, 2, 1, 8, 0, 500, 10, 0, 4, 1, 1];
         assert_eq!(data["files"][0]["marks"], json!(expected));
         assert_eq!(data["threads"], json!([[7, 8, "llama-server", "worker"]]));
     }

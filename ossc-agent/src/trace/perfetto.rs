@@ -98,7 +98,7 @@ impl Document for Perfetto {
         match line.kind {
             AccessKind::Read => *read = read.saturating_add(line.range.len()),
             AccessKind::Fault => *faulted = faulted.saturating_add(line.range.len()),
-            AccessKind::Open | AccessKind::Map => return Ok(()),
+            AccessKind::Open | AccessKind::Map | AccessKind::Remap | AccessKind::Unmap => return Ok(()),
         }
         let args = json!({"read": read, "faulted in": faulted});
         let ts = microseconds(line.last_ns);

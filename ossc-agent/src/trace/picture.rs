@@ -5,7 +5,7 @@
 //! begin finer than a screen shows, so what is lost is only what zooming in would have shown.
 
 use super::coalesce::Line;
-use crate::base::{AccessKind, FileId};
+use crate::base::ByteRange;
 
 /// Marks of a page: about 40 bytes each in its text, so a page stays near a megabyte.
 const MARKS_MAX: usize = 30_000;
@@ -17,14 +17,8 @@ const OFFSET_BINS: u64 = 1024;
 /// A stretch of a file that a thread went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
-    pub(super) file: FileId,
-    pub(super) kind: AccessKind,
-    pub(super) tid: u32,
-    pub(super) first_ns: u64,
-    pub(super) last_ns: u64,
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) count: u64,
+    /// The line, or the lines together, with gaps where they are a heap.
+    pub(super) line: Line,
     /// Whether it was gone through from its start to its end, so that a line from corner to corner shows it; else
     /// it is a heap of accesses.
     pub(super) is_sweep: bool,
@@ -48,17 +42,7 @@ impl Picture {
     }
 
     pub(super) fn add(&mut self, line: &Line) {
-        self.marks.push(Mark {
-            file: line.file,
-            kind: line.kind,
-            tid: line.tid,
-            first_ns: line.first_ns,
-            last_ns: line.last_ns,
-            start: line.range.start(),
-            end: line.range.end(),
-            count: line.count,
-            is_sweep: true,
-        });
+        self.marks.push(Mark { line: *line, is_sweep: true });
         while self.marks.len() > self.limit {
             self.coarsen();
         }
@@ -66,7 +50,7 @@ impl Picture {
 
     /// The marks in the order of their files and first accesses.
     pub(super) fn marks(&mut self) -> &[Mark] {
-        self.marks.sort_by_key(|mark| (mark.file, mark.first_ns));
+        self.marks.sort_by_key(|mark| (mark.line.file, mark.line.first_ns));
         &self.marks
     }
 
@@ -76,7 +60,7 @@ impl Picture {
     }
 
     fn coarsen(&mut self) {
-        let span = self.marks.iter().map(|mark| mark.last_ns).max().unwrap_or(0);
+        let span = self.marks.iter().map(|mark| mark.line.last_ns).max().unwrap_or(0);
         self.bin_ns = self.bin_ns.max(span / TIME_BINS).max(1);
         self.merge();
         // Half, or the next line would bring us here again.
@@ -98,11 +82,12 @@ impl Picture {
 
     fn merge(&mut self) {
         let bin = self.bin_ns;
-        self.marks
-            .sort_by_key(|mark| (mark.file, mark.tid, mark.kind as u8, mark.first_ns / bin, mark.start));
+        self.marks.sort_by_key(|Mark { line, .. }| {
+            (line.file, line.tid, line.kind as u8, line.first_ns / bin, line.range.start())
+        });
         let mut merged: Vec<Mark> = Vec::with_capacity(self.marks.len() / 2);
         for mark in self.marks.drain(..) {
-            let size = self.sizes.get(mark.file.index()).copied().unwrap_or(0);
+            let size = self.sizes.get(mark.line.file.index()).copied().unwrap_or(0);
             let reach = size.checked_div(self.offset_bins).unwrap_or(size);
             match merged.last_mut() {
                 Some(before) if before.is_beside(&mark, bin, reach) => before.take(&mark),
@@ -116,27 +101,29 @@ impl Picture {
 impl Mark {
     /// Whether `next`, which starts behind this one's start, is of the same thread, kind, file and bin, and near.
     fn is_beside(&self, next: &Self, bin: u64, reach: u64) -> bool {
-        let of = |mark: &Self| (mark.file, mark.tid, mark.kind, mark.first_ns / bin);
-        let in_one_bin = |mark: &Self| mark.first_ns / bin == mark.last_ns / bin;
+        let of = |mark: &Self| (mark.line.file, mark.line.tid, mark.line.kind, mark.line.first_ns / bin);
+        let in_one_bin = |mark: &Self| mark.line.first_ns / bin == mark.line.last_ns / bin;
         of(self) == of(next)
             && in_one_bin(self)
             && in_one_bin(next)
-            && next.start <= self.end.saturating_add(reach)
+            && next.line.range.start() <= self.line.range.end().saturating_add(reach)
     }
 
     fn take(&mut self, next: &Self) {
-        self.is_sweep &= next.is_sweep && self.last_ns <= next.first_ns && self.end == next.start;
-        self.first_ns = self.first_ns.min(next.first_ns);
-        self.last_ns = self.last_ns.max(next.last_ns);
-        self.end = self.end.max(next.end);
-        self.count = self.count.saturating_add(next.count);
+        let (line, next_line) = (&mut self.line, &next.line);
+        let goes_on = line.last_ns <= next_line.first_ns && line.range.end() == next_line.range.start();
+        self.is_sweep &= next.is_sweep && goes_on;
+        line.first_ns = line.first_ns.min(next_line.first_ns);
+        line.last_ns = line.last_ns.max(next_line.last_ns);
+        line.range = ByteRange::new(line.range.start(), line.range.end().max(next_line.range.end()));
+        line.count = line.count.saturating_add(next_line.count);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Access, ByteRange};
+    use crate::base::{Access, AccessKind, FileId};
     use crate::trace::coalesce::Coalescer;
 
     const GIB: u64 = 1 << 30;
@@ -173,10 +160,10 @@ mod tests {
         assert!(picture.bin_ns() > 0);
         let marks = picture.marks();
         assert!((1000..=MARKS_MAX).contains(&marks.len()), "{}", marks.len());
-        assert_eq!(marks.iter().map(|mark| mark.count).sum::<u64>(), 15 * per_file);
+        assert_eq!(marks.iter().map(|mark| mark.line.count).sum::<u64>(), 15 * per_file);
         for mark in marks {
             // What is shown is where the thread was: a mark is no larger than its part of the screen.
-            assert!(mark.end - mark.start <= FILE / 64, "{mark:?}");
+            assert!(mark.line.range.len() <= FILE / 64, "{mark:?}");
         }
     }
 
@@ -188,8 +175,8 @@ mod tests {
         );
         let marks = picture.marks();
         assert!((1000..=MARKS_MAX).contains(&marks.len()), "{}", marks.len());
-        assert_eq!(marks.iter().map(|mark| mark.count).sum::<u64>(), 200_000);
-        assert!(marks.is_sorted_by_key(|mark| (mark.file, mark.first_ns)));
+        assert_eq!(marks.iter().map(|mark| mark.line.count).sum::<u64>(), 200_000);
+        assert!(marks.is_sorted_by_key(|mark| (mark.line.file, mark.line.first_ns)));
     }
 
     #[test]

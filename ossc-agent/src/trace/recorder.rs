@@ -11,6 +11,7 @@ use super::files::Traced;
 use super::summary::{FileCounts, Summary};
 use super::threads::{Thread, Threads};
 use crate::base::Access;
+use crate::bpf::Stall;
 
 /// Lines that wait to be written: some 100 MB, ten seconds of a machine that does nothing but random reads.
 const WAITING_MAX: usize = 1 << 20;
@@ -72,6 +73,15 @@ impl Recorder {
             self.coalescer.push(&access);
         } else {
             self.left_out += 1;
+        }
+    }
+
+    /// Takes a call that was held.
+    pub(super) fn stalled(&mut self, stall: &Stall) {
+        if self.start_ns.is_some_and(|start_ns| stall.at_ns >= start_ns)
+            && let Some((_, counts)) = self.files.get_mut(stall.file.index())
+        {
+            counts.stall(stall.duration_ns);
         }
     }
 

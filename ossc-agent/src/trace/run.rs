@@ -14,13 +14,16 @@ use super::files::{self, Traced};
 use super::recorder::{Batch, Recorder};
 use super::summary::Summary;
 use super::{Config, Error, Outcome, text, threads};
-use crate::bpf::{self, Probes};
-use crate::sys::command::Command;
+use crate::bpf::{self, Gates, Probes, Seen};
 use crate::sys::process::monotonic_ns;
 use crate::sys::signals::Signals;
+use crate::sys::{self, command::Command};
 
 /// Between two looks at what has been seen: lines feel live at this pace.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Between two drawings of the table: what people can follow.
+const REDRAW: Duration = Duration::from_millis(500);
 
 /// Traces until the end in the sense of the config. `stdout` gets the document, or the summary when the document
 /// goes to a file; `stderr` gets the summary when the document on `stdout` is not for people.
@@ -31,7 +34,7 @@ pub fn run(config: &Config, stdout: &mut dyn Write, stderr: &mut dyn Write) -> R
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::System { what: "start the event loop", source })?;
+        .map_err(sys::Error::when("start the event loop"))?;
     runtime.block_on(trace(config, stdout, stderr))
 }
 
@@ -47,7 +50,7 @@ async fn trace<'a>(
         )),
         None => None,
     };
-    let mut signals = Signals::take().map_err(|source| Error::System { what: "receive signals", source })?;
+    let mut signals = Signals::take().map_err(sys::Error::when("receive signals"))?;
     let recorder = Arc::new(Mutex::new(Recorder::new(&files, threads::look_up)));
     let probes = start_probes(config, &files, &recorder)?;
     // Attaching the programs took the kernel some hundred milliseconds that belong to nobody's trace.
@@ -55,7 +58,7 @@ async fn trace<'a>(
     lock(&recorder).begin(start_ns);
     let blind_spots = blind_spots(&probes);
     let mut writer = Writer {
-        document: document::of(config.format),
+        document: document::of(config.format, config.top),
         scene: Scene::new(files, started, start_ns),
         out: match &mut file {
             Some(file) => file,
@@ -67,7 +70,7 @@ async fn trace<'a>(
         Error::Output { path, source }
     };
     writer.begin().map_err(failed)?;
-    let mut command = Command::start(&config.command, |pid| {
+    let mut command = Command::start(&config.command, &[], |pid| {
         if let Err(error) = probes.add_pid(pid) {
             tracing::warn!(pid, error = &error as &dyn std::error::Error, "command not traced");
         }
@@ -76,7 +79,12 @@ async fn trace<'a>(
         let program = config.command.first().map(|word| word.to_string_lossy().into_owned());
         Error::Command { program: program.unwrap_or_default(), source }
     })?;
-    let watched = watch(config, &mut signals, command.as_mut(), &recorder, &mut writer).await;
+    let stand = || Summary {
+        duration_ns: monotonic_ns().saturating_sub(start_ns),
+        dropped: probes.dropped(),
+        ..lock(&recorder).summary()
+    };
+    let watched = watch(config, &mut signals, command.as_mut(), (&recorder, &stand), &mut writer).await;
     let duration_ns = monotonic_ns().saturating_sub(start_ns);
     let dropped = probes.dropped();
     // The recorder has seen everything when this returns.
@@ -125,11 +133,13 @@ async fn watch(
     config: &Config,
     signals: &mut Signals,
     mut command: Option<&mut Command>,
-    recorder: &Mutex<Recorder>,
+    (recorder, stand): (&Mutex<Recorder>, &dyn Fn() -> Summary),
     writer: &mut Writer<'_>,
 ) -> io::Result<Stop> {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut redraw = interval(REDRAW);
+    redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let over = async {
         match config.duration {
             Some(duration) => sleep(duration).await,
@@ -150,6 +160,10 @@ async fn watch(
             _ = tick.tick() => {
                 let batch = lock(recorder).take(monotonic_ns());
                 writer.write(&batch)?;
+            }
+            _ = redraw.tick(), if writer.document.is_live() => {
+                writer.document.stand(&writer.scene, &stand(), writer.out)?;
+                writer.out.flush()?;
             }
         }
     }
@@ -182,14 +196,22 @@ fn start_probes(config: &Config, files: &[Traced], recorder: &Arc<Mutex<Recorder
         bpf::Targets::Chosen { pids: config.pids.clone(), cgroups: config.cgroups.clone() }
     };
     let recorder = Arc::clone(recorder);
-    let probes = Probes::start(&bpf::Config { targets }, move |access| lock(&recorder).record(access))?;
+    let sink = move |seen| match seen {
+        Seen::Access(access) => lock(&recorder).record(access),
+        Seen::Stall(stall) => lock(&recorder).stalled(&stall),
+    };
+    let handles = files.iter().map(Traced::handle).collect::<Result<Vec<_>, _>>()?;
+    let (reads, faults) = (config.reads, config.faults);
+    let stalls = Gates::find().hold_any(&handles);
+    let probes = Probes::start(&bpf::Config { targets, reads, faults, mappings: true, stalls }, sink)?;
     if probes.summary().attached.is_empty() {
         let why = probes.summary().missing.first().map(|missing| missing.why.clone());
         return Err(Error::Blind { why: why.unwrap_or_default() });
     }
-    for (place, file) in files.iter().enumerate() {
-        probes.watch(file.handle()?, Traced::id(place))?;
+    for (place, handle) in handles.iter().enumerate() {
+        probes.watch(handle, Traced::id(place))?;
     }
+    probes.find_mappings();
     Ok(probes)
 }
 

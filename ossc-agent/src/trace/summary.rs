@@ -17,10 +17,14 @@ pub(super) struct FileCounts {
     mapped: Ranges,
     opens: u64,
     maps: u64,
+    remaps: u64,
+    unmaps: u64,
     reads: u64,
     read_bytes: u64,
     faults: u64,
     fault_bytes: u64,
+    stalls: u64,
+    stalled_ns: u64,
     first_ns: Option<u64>,
     last_ns: u64,
     pids: BTreeSet<u32>,
@@ -43,12 +47,17 @@ pub(super) struct FileSummary {
     pub(super) mapped: u64,
     pub(super) opens: u64,
     pub(super) maps: u64,
+    pub(super) remaps: u64,
+    pub(super) unmaps: u64,
     pub(super) reads: u64,
     /// Bytes the read calls asked for, the same ones as often as they did.
     pub(super) read_bytes: u64,
     pub(super) faults: u64,
     /// Bytes the faults brought into the readers' mappings.
     pub(super) fault_bytes: u64,
+    /// Calls that asked a gate, and how long they waited for its answer together.
+    pub(super) stalls: u64,
+    pub(super) stalled_ns: u64,
     #[serde(flatten)]
     pub(super) order: Order,
     /// Whether that order shows only when all threads are taken together.
@@ -70,10 +79,14 @@ impl FileCounts {
             mapped: Ranges::new(),
             opens: 0,
             maps: 0,
+            remaps: 0,
+            unmaps: 0,
             reads: 0,
             read_bytes: 0,
             faults: 0,
             fault_bytes: 0,
+            stalls: 0,
+            stalled_ns: 0,
             first_ns: None,
             last_ns: 0,
             pids: BTreeSet::new(),
@@ -92,6 +105,11 @@ impl FileCounts {
                 self.maps += 1;
                 self.mapped.insert(access.range);
             }
+            AccessKind::Remap => {
+                self.remaps += 1;
+                self.mapped.insert(access.range);
+            }
+            AccessKind::Unmap => self.unmaps += 1,
             AccessKind::Read => {
                 self.reads += 1;
                 self.read_bytes = self.read_bytes.saturating_add(bytes);
@@ -112,6 +130,12 @@ impl FileCounts {
         self.tids.insert(access.tid);
     }
 
+    /// Counts a call that asked a gate.
+    pub(super) fn stall(&mut self, duration_ns: u64) {
+        self.stalls += 1;
+        self.stalled_ns = self.stalled_ns.saturating_add(duration_ns);
+    }
+
     pub(super) fn summary(&self) -> FileSummary {
         let mut steps = Steps::default();
         self.steps.values().for_each(|thread| steps.add(thread));
@@ -126,10 +150,14 @@ impl FileCounts {
             mapped: self.mapped.total().min(self.size),
             opens: self.opens,
             maps: self.maps,
+            remaps: self.remaps,
+            unmaps: self.unmaps,
             reads: self.reads,
             read_bytes: self.read_bytes,
             faults: self.faults,
             fault_bytes: self.fault_bytes,
+            stalls: self.stalls,
+            stalled_ns: self.stalled_ns,
             order: if across_threads { together } else { each },
             across_threads,
             runs: if across_threads { self.together.runs() } else { steps.runs() },
@@ -173,7 +201,7 @@ mod tests {
 
     #[test]
     fn counts_what_a_file_went_through() {
-        use AccessKind::{Fault, Map, Open, Read};
+        use AccessKind::{Fault, Map, Open, Read, Remap, Unmap};
         let mut counts = FileCounts::new(1000);
         for access in [
             access(10, Open, 0, 0, 5),
@@ -182,10 +210,13 @@ mod tests {
             access(10, Read, 0, 100, 8),
             access(10, Read, 100, 200, 8),
             access(11, Fault, 150, 300, 9),
+            access(11, Remap, 0, 1000, 10),
+            access(11, Unmap, 0, 1000, 11),
             access(21, Open, 0, 0, 40),
         ] {
             counts.count(&access);
         }
+        [3, 4].iter().for_each(|&ns| counts.stall(ns));
         let summary = counts.summary();
         assert_eq!(
             summary,
@@ -196,10 +227,14 @@ mod tests {
                 mapped: 1000,
                 opens: 2,
                 maps: 1,
+                remaps: 1,
+                unmaps: 1,
                 reads: 3,
                 read_bytes: 300,
                 faults: 1,
                 fault_bytes: 150,
+                stalls: 2,
+                stalled_ns: 7,
                 order: Order::Sequential,
                 across_threads: false,
                 runs: 2,

@@ -71,6 +71,15 @@ pub(super) fn write_summary(scene: &Scene, summary: &Summary, out: &mut dyn Writ
         Bytes(size),
         share(touched, size),
     )?;
+    let (stalls, stalled_ns) = (sum(|file| file.stalls), sum(|file| file.stalled_ns));
+    if stalls > 0 {
+        writeln!(
+            out,
+            "Held by a gate for {} s, in {}.",
+            seconds(stalled_ns),
+            counted(stalls, "call", "calls")
+        )?;
+    }
     for (name, file) in scene.names.iter().zip(&summary.files).filter(|(_, file)| came(file)) {
         write_file(name, file, out)?;
     }
@@ -97,11 +106,21 @@ fn write_file(name: &str, file: &FileSummary, out: &mut dyn Write) -> io::Result
     )?;
     let opens = counted(file.opens, "open", "opens");
     let maps = counted(file.maps, "mapping", "mappings");
-    writeln!(out, "  through  {opens}, {maps} of {}", Bytes(file.mapped))?;
+    write!(out, "  through  {opens}, {maps} of {}", Bytes(file.mapped))?;
+    for (count, done) in [(file.remaps, "changed"), (file.unmaps, "unmapped")] {
+        if count > 0 {
+            write!(out, ", {done} {}", counted(count, "time", "times"))?;
+        }
+    }
+    writeln!(out)?;
     let threads = counted(file.threads as u64, "thread", "threads");
     let processes = counted(file.processes as u64, "process", "processes");
     writeln!(out, "  from     {threads} of {processes}")?;
     writeln!(out, "  order    {}", order(file))?;
+    if file.stalls > 0 {
+        let calls = counted(file.stalls, "call", "calls");
+        writeln!(out, "  held     by a gate for {} s, in {calls}", seconds(file.stalled_ns))?;
+    }
     let (first, last) = (first_ns.unwrap_or(0), last_ns.unwrap_or(0));
     writeln!(out, "  when     from {} s to {} s", seconds(first), seconds(last))
 }
@@ -143,7 +162,7 @@ fn write_gaps(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Nanoseconds as seconds, to the microsecond.
-fn seconds(ns: u64) -> String {
+pub(super) fn seconds(ns: u64) -> String {
     format!("{}.{:06}", ns / 1_000_000_000, ns / 1000 % 1_000_000)
 }
 
@@ -152,7 +171,7 @@ fn counted(count: u64, one: &str, many: &str) -> String {
 }
 
 /// A share in percent with one digit behind the point.
-fn share(part: u64, whole: u64) -> String {
+pub(super) fn share(part: u64, whole: u64) -> String {
     let tenths = u128::from(part) * 1000 / u128::from(whole.max(1));
     format!("{}.{} %", tenths / 10, tenths % 10)
 }

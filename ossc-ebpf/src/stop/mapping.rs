@@ -4,40 +4,60 @@
 //! Held from the entry on, stopped at the exit, when the mapping is there for user space to look at. The file is
 //! looked up at the entry, because another thread may close the descriptor before the exit.
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
+use crate::calls::Arguments;
 use crate::hold::{current_process, hold, kill, stop, tell};
 use crate::kernel::{file_of_descriptor, inode_of_file};
 use crate::maps::{CALLS, MAPPERS, gated, is_own, stops_at_mmap};
-use crate::syscall::argument;
 
 /// `MAP_ANONYMOUS`: no file, whatever the descriptor says (include/uapi/asm-generic/mman-common.h).
 const MAP_ANONYMOUS: u64 = 0x20;
 
-#[tracepoint]
-pub(crate) fn stop_mmap_enter(ctx: TracePointContext) -> u32 {
-    let _ = mmap(&ctx);
-    0
+/// mmap(address, length, protection, flags, descriptor, offset).
+pub(crate) fn mmap(arguments: Arguments) {
+    if arguments.get::<3>() & MAP_ANONYMOUS == 0 {
+        let _ = map_file(arguments.get::<4>());
+    }
+}
+
+fn map_file(descriptor: u64) -> Option<()> {
+    // The kernel takes the descriptor as a 32-bit number; what is above is noise.
+    let descriptor = descriptor & u64::from(u32::MAX);
+    gated(inode_of_file(file_of_descriptor(descriptor)?)?)?;
+    let tgid = current_process();
+    // The agent's own is noted, too: so it sees at start that the programs see mappings.
+    if MAPPERS.insert(tgid, 0, 0).is_err() {
+        kill();
+    } else if stops_at_mmap() && !is_own(tgid) {
+        begin(tgid);
+    }
+    Some(())
 }
 
 /// mremap(old_address, old_size, new_size, ...): only one that grows maps what was not mapped.
-#[tracepoint]
-pub(crate) fn stop_mremap_enter(ctx: TracePointContext) -> u32 {
-    if argument::<2>(&ctx) > argument::<1>(&ctx) {
+pub(crate) fn mremap(arguments: Arguments) {
+    if arguments.get::<2>() > arguments.get::<1>() {
         remap();
     }
-    0
 }
 
-#[tracepoint]
-pub(crate) fn stop_remap_enter(_: TracePointContext) -> u32 {
-    remap();
-    0
+/// What maps other bytes of a file that was mapped before.
+pub(crate) fn remap() {
+    let tgid = current_process();
+    if !is_own(tgid) && MAPPERS.get_ptr(tgid).is_some() {
+        begin(tgid);
+    }
+}
+
+fn begin(tgid: u32) {
+    if !hold(tgid) || CALLS.insert(bpf_get_current_pid_tgid(), 0, 0).is_err() {
+        kill();
+    }
 }
 
 /// The exit of all three. Whether the call succeeded does not matter: user space looks at what is mapped.
-#[tracepoint]
-pub(crate) fn stop_map_exit(_: TracePointContext) -> u32 {
+pub(crate) fn end() {
     let id = bpf_get_current_pid_tgid();
     if CALLS.get_ptr(id).is_some() {
         // Held anew: what the agent released meanwhile was not this mapping.
@@ -48,36 +68,5 @@ pub(crate) fn stop_map_exit(_: TracePointContext) -> u32 {
             kill();
         }
         drop(CALLS.remove(id));
-    }
-    0
-}
-
-fn mmap(ctx: &TracePointContext) -> Option<()> {
-    if argument::<3>(ctx) & MAP_ANONYMOUS != 0 {
-        return None;
-    }
-    let tgid = current_process();
-    // The kernel takes the descriptor as a 32-bit number; what is above is noise.
-    let descriptor = argument::<4>(ctx) & u64::from(u32::MAX);
-    gated(inode_of_file(file_of_descriptor(descriptor)?)?)?;
-    // The agent's own is noted, too: so it sees at start that the programs see mappings.
-    if MAPPERS.insert(tgid, 0, 0).is_err() {
-        kill();
-    } else if stops_at_mmap() && !is_own(tgid) {
-        begin(tgid);
-    }
-    Some(())
-}
-
-fn remap() {
-    let tgid = current_process();
-    if !is_own(tgid) && MAPPERS.get_ptr(tgid).is_some() {
-        begin(tgid);
-    }
-}
-
-fn begin(tgid: u32) {
-    if !hold(tgid) || CALLS.insert(bpf_get_current_pid_tgid(), 0, 0).is_err() {
-        kill();
     }
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use ossc_common::{
-    CONTROL_AT_MMAP, CONTROL_OWN, CONTROLS, DOORBELL_BYTES, Held, Inode, Offsets, ReadCall, Released,
+    CONTROL_AT_MMAP, CONTROL_OWN, CONTROLS, Calls, DOORBELL_BYTES, Held, Inode, Offsets, ReadCall, Registers, Released,
     STOP_CALLS_MAX, STOP_PROCESSES_MAX, StopSettings, USER_STOPS_MAX, WATCHED_MAX,
 };
 
@@ -48,30 +48,17 @@ pub(crate) static DOORBELL: RingBuf = RingBuf::with_byte_size(DOORBELL_BYTES, 0)
 /// Replaced by the loader before the programs are verified.
 #[unsafe(no_mangle)]
 pub(crate) static SETTINGS: StopSettings = StopSettings {
-    offsets: Offsets {
-        task_pid: 0,
-        task_tgid: 0,
-        task_signal: 0,
-        task_files: 0,
-        signal_live: 0,
-        files_fdt: 0,
-        fdtable_max_fds: 0,
-        fdtable_fd: 0,
-        file_inode: 0,
-        file_position: 0,
-        mapping_host: 0,
-        inode_ino: 0,
-        inode_sb: 0,
-        super_block_dev: 0,
-    },
+    offsets: Offsets::UNKNOWN,
+    calls: Calls::NONE,
+    registers: Registers::UNKNOWN,
 };
 
 /// Reads one member of [`SETTINGS`]. Volatile, because the compiler must not take the zeros above for the
 /// value.
 macro_rules! setting {
-    ($($member:ident).+) => {{
+    ($($member:ident).+ $([$index:expr])?) => {{
         // SAFETY: the address of a member of a static is valid and aligned.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SETTINGS.$($member).+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SETTINGS.$($member).+ $([$index])?) }
     }};
 }
 pub(crate) use setting;

@@ -4,17 +4,13 @@
 //! An entry exists from the entry of the call to its exit and no longer, so it is never of an earlier call. What
 //! the kernel does for a thread after the exit, such as an io_uring request it had queued, finds no entry.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
-    macros::tracepoint,
-    programs::TracePointContext,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use ossc_common::{AT_POSITION, ReadCall};
 
+use crate::calls::Arguments;
 use crate::hold::current_process;
 use crate::kernel::{file_of_descriptor, inode_of_file};
-use crate::maps::{READS, gated, is_own};
-use crate::syscall::argument;
+use crate::maps::{READS, gated, is_own, stops_at_mmap};
 
 /// Buffers of a vectored read whose lengths are summed; a longer list counts as the rest of the file.
 const BUFFERS_MAX: u64 = 32;
@@ -27,50 +23,45 @@ struct Buffer {
     length: u64,
 }
 
-#[tracepoint]
-pub(crate) fn stop_read_enter(ctx: TracePointContext) -> u32 {
-    let _ = remember(&ctx, AT_POSITION, || argument::<2>(&ctx));
-    0
+/// read(descriptor, buffer, count).
+pub(crate) fn read(arguments: Arguments) {
+    let _ = remember(arguments, AT_POSITION, || arguments.get::<2>());
 }
 
-#[tracepoint]
-pub(crate) fn stop_pread_enter(ctx: TracePointContext) -> u32 {
-    let _ = remember(&ctx, argument::<3>(&ctx), || argument::<2>(&ctx));
-    0
+/// pread64(descriptor, buffer, count, offset).
+pub(crate) fn pread(arguments: Arguments) {
+    let _ = remember(arguments, arguments.get::<3>(), || arguments.get::<2>());
 }
 
-#[tracepoint]
-pub(crate) fn stop_readv_enter(ctx: TracePointContext) -> u32 {
-    let _ = remember(&ctx, AT_POSITION, || total(argument::<1>(&ctx), argument::<2>(&ctx)));
-    0
+/// readv(descriptor, list, count).
+pub(crate) fn readv(arguments: Arguments) {
+    let _ = remember(arguments, AT_POSITION, || total(arguments.get::<1>(), arguments.get::<2>()));
 }
 
-/// The second half of the offset, argument 4, matters on 32-bit machines only (`pos_from_hilo`, fs/read_write.c).
-/// An offset of -1 of preadv2 means the position, which is what `AT_POSITION` is.
-#[tracepoint]
-pub(crate) fn stop_preadv_enter(ctx: TracePointContext) -> u32 {
-    let _ = remember(&ctx, argument::<3>(&ctx), || total(argument::<1>(&ctx), argument::<2>(&ctx)));
-    0
+/// preadv(descriptor, list, count, offset, ...) and preadv2. The second half of the offset, argument 4, matters on
+/// 32-bit machines only (`pos_from_hilo`, fs/read_write.c). An offset of -1 of preadv2 means the position, which is
+/// what `AT_POSITION` is.
+pub(crate) fn preadv(arguments: Arguments) {
+    let length = || total(arguments.get::<1>(), arguments.get::<2>());
+    let _ = remember(arguments, arguments.get::<3>(), length);
 }
 
 /// The exit of all of them.
-#[tracepoint]
-pub(crate) fn stop_read_exit(_: TracePointContext) -> u32 {
+pub(crate) fn end() {
     let tid = current_thread();
     // Looked up first, because that takes no lock and most reads are of no gated file.
     if READS.get_ptr(tid).is_some() {
         drop(READS.remove(tid));
     }
-    0
 }
 
 #[inline(always)]
-fn remember(ctx: &TracePointContext, offset: u64, length: impl FnOnce() -> u64) -> Option<()> {
+fn remember(arguments: Arguments, offset: u64, length: impl FnOnce() -> u64) -> Option<()> {
     let tgid = current_process();
-    if is_own(tgid) {
+    if !stops_at_mmap() || is_own(tgid) || arguments.is_narrow() {
         return None;
     }
-    let descriptor = argument::<0>(ctx) & u64::from(u32::MAX);
+    let descriptor = arguments.get::<0>() & u64::from(u32::MAX);
     let inode = gated(inode_of_file(file_of_descriptor(descriptor)?)?)?;
     let call = ReadCall { inode, offset, length: length(), descriptor: descriptor as u32, tgid };
     // Without room the whole file is waited for.

@@ -6,15 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
 use crate::events::{Event, Events, text};
+use crate::manager::Manager;
 use crate::process::Process;
+use crate::sys;
 
 /// How long a test waits for the agent: many times what any step takes on a loaded machine, so that only a
 /// hanging agent meets it.
@@ -99,6 +103,10 @@ pub struct Start {
     environment: BTreeMap<OsString, OsString>,
     command: Vec<OsString>,
     state: PathBuf,
+    /// Words before the program, which run it.
+    prefix: Vec<OsString>,
+    /// What a service manager gives it, by name.
+    given: Vec<(String, Arc<OwnedFd>)>,
 }
 
 impl Start {
@@ -111,6 +119,8 @@ impl Start {
             environment: BTreeMap::new(),
             command: Vec::new(),
             state: state.to_owned(),
+            prefix: Vec::new(),
+            given: Vec::new(),
         }
     }
 
@@ -155,10 +165,42 @@ impl Start {
         self
     }
 
+    /// Has another program run it: one that changes its own limits or rights and then executes what follows.
+    #[must_use]
+    pub fn through<T: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
+        self.prefix = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Starts it as a service of this manager, with what the manager keeps for it now.
+    #[must_use]
+    pub fn under(mut self, manager: &Manager) -> Self {
+        self.given = manager.kept();
+        self.variable("NOTIFY_SOCKET", manager.socket())
+    }
+
     /// Starts it.
     pub fn start(&self) -> anyhow::Result<Agent> {
-        let mut command = Command::new(self.build.binary()?);
+        let binary = self.build.binary()?;
+        let mut command = if let Some((program, words)) = self.prefix.split_first() {
+            let mut command = Command::new(program);
+            command.args(words).arg(binary);
+            command
+        } else if self.given.is_empty() {
+            Command::new(binary)
+        } else {
+            // The number of the process that is to use them, which only it knows.
+            let mut command = Command::new("sh");
+            command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(binary);
+            command
+        };
         command.env_clear();
+        if !self.given.is_empty() {
+            let names: Vec<_> = self.given.iter().map(|(name, _)| name.as_str()).collect();
+            command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+            let descriptors: Vec<_> = self.given.iter().map(|(_, fd)| fd.as_ref()).collect();
+            sys::give(&mut command, &descriptors).context("descriptors of the service manager")?;
+        }
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
@@ -242,7 +284,13 @@ impl Agent {
         &mut self.process
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGINT and waits for the end: readers of incomplete files fail.
+    pub fn interrupt(self) -> anyhow::Result<Ended> {
+        self.process.signal(Signal::SIGINT)?;
+        self.finish()
+    }
+
+    /// Sends SIGTERM and waits for the end: readers of incomplete files wait for another agent.
     pub fn stop(self) -> anyhow::Result<Ended> {
         self.process.signal(Signal::SIGTERM)?;
         self.finish()

@@ -7,12 +7,15 @@
 pub mod agent;
 pub mod checkpoint;
 pub mod content;
+pub mod crowd;
 pub mod events;
+pub mod manager;
 pub mod origin;
 pub mod process;
 pub mod python;
 pub mod reader;
 pub mod scratch;
 pub mod site;
+pub mod soak;
 pub mod sys;
 pub mod turn;

@@ -62,10 +62,38 @@ impl Scratch {
         Ok(Self { mount: None, directory: temporary()? })
     }
 
+    /// A plain directory below another one, on the same file system: many tests can share a mount.
+    pub fn below(parent: &Path) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir_in(parent).context("make a scratch directory")?;
+        Ok(Self { mount: None, directory })
+    }
+
     /// A new, empty file system of `bytes`.
     pub fn mounted(file_system: FileSystem, bytes: u64) -> anyhow::Result<Self> {
         own_mount_namespace()?;
+        Self::make(temporary()?, file_system, bytes)
+    }
+
+    /// The same with its image in a directory of another file system.
+    pub fn mounted_in(parent: &Path, file_system: FileSystem, bytes: u64) -> anyhow::Result<Self> {
+        own_mount_namespace()?;
+        let directory = tempfile::tempdir_in(parent).context("make a scratch directory")?;
+        Self::make(directory, file_system, bytes)
+    }
+
+    /// The file system in an image that is there.
+    pub fn of_image(image: &Path, file_system: FileSystem) -> anyhow::Result<Self> {
+        own_mount_namespace()?;
         let directory = temporary()?;
+        let point = directory.path().join("mnt");
+        std::fs::create_dir(&point).context("make the mount point")?;
+        // The kernel may still be busy with another file system of the same UUID.
+        let options = if file_system == FileSystem::Xfs { "loop,nouuid" } else { "loop" };
+        run(Command::new("mount").args(["-t", file_system.name(), "-o", options]).args([image, &point]))?;
+        Ok(Self { mount: Some(Mount { point }), directory })
+    }
+
+    fn make(directory: TempDir, file_system: FileSystem, bytes: u64) -> anyhow::Result<Self> {
         let point = directory.path().join("mnt");
         std::fs::create_dir(&point).context("make the mount point")?;
         let name = file_system.name();
@@ -81,6 +109,32 @@ impl Scratch {
         }
         run(command.arg(&point))?;
         Ok(Self { mount: Some(Mount { point }), directory })
+    }
+
+    /// The image, if it was made with one.
+    #[must_use]
+    pub fn image(&self) -> Option<PathBuf> {
+        Some(self.directory.path().join("image")).filter(|image| image.is_file())
+    }
+
+    /// The loop device it is on, which stays as it is while this is open, also when nothing is mounted.
+    pub fn device(&self) -> anyhow::Result<File> {
+        let source = self.source()?;
+        File::open(&source).with_context(|| format!("open {source}"))
+    }
+
+    /// Unmounts and mounts again from the same device; `device` must be open.
+    pub fn mount_again(&self) -> anyhow::Result<()> {
+        let source = self.source()?;
+        run(Command::new("umount").arg(self.path()))?;
+        run(Command::new("mount").arg(source).arg(self.path()))
+    }
+
+    fn source(&self) -> anyhow::Result<String> {
+        let output = Command::new("findmnt").args(["-no", "SOURCE"]).arg(self.path()).output()?;
+        let source = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        ensure!(!source.is_empty(), "{} is no mount", self.path().display());
+        Ok(source)
     }
 
     /// Where to put files: the mount point, or the plain directory.
@@ -108,7 +162,7 @@ impl Drop for Mount {
 
 /// Gives this thread, and all it starts, mounts that nobody else sees. The harness runs each test in a thread of
 /// its own.
-fn own_mount_namespace() -> anyhow::Result<()> {
+pub fn own_mount_namespace() -> anyhow::Result<()> {
     thread_local! {
         static DONE: Cell<bool> = const { Cell::new(false) };
     }
@@ -126,7 +180,8 @@ fn temporary() -> anyhow::Result<TempDir> {
     tempfile::Builder::new().prefix("ossc-e2e-").tempdir().context("make a scratch directory")
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+/// Runs a program that must succeed.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().display().to_string();
     let output = command
         .output()

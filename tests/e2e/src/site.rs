@@ -41,6 +41,17 @@ impl Site {
         Ok(site)
     }
 
+    /// Where its model directory is.
+    #[must_use]
+    pub fn disk(&self) -> &Scratch {
+        &self.disk
+    }
+
+    /// The same without its disk: the model directory is wherever `MODEL_DIR` says.
+    pub fn without_disk(self) -> anyhow::Result<Self> {
+        Ok(Self { disk: Scratch::directory()?, ..self })
+    }
+
     /// The bucket.
     #[must_use]
     pub fn origin(&self) -> &Origin {

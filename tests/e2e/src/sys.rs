@@ -8,13 +8,14 @@
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
 
 use io_uring::{IoUring, opcode, types};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mremap, munmap};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -86,6 +87,45 @@ pub fn preadv2(file: &File, buffers: &mut [IoSliceMut<'_>], offset: i64, flags: 
 pub fn die_with_parent(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec the closure makes one system call, prctl(2), and allocates nothing.
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) }
+}
+
+/// The lowest number of the duplicates made for [`give`]: above those that a test has open otherwise.
+const HIGH: RawFd = 4096;
+
+/// Has the command's process start with these descriptors as 3, 4 and so on, as a service manager's children do
+/// (sd_listen_fds(3)).
+pub fn give<'c>(command: &'c mut Command, descriptors: &[impl AsFd]) -> Result<&'c mut Command, Errno> {
+    let high = descriptors.iter().map(|fd| {
+        let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(HIGH))?;
+        // SAFETY: the call succeeded, so this is a new descriptor that nothing else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    });
+    let high: Vec<OwnedFd> = high.collect::<Result<_, Errno>>()?;
+    let place = move || {
+        for (fd, number) in high.iter().zip(3..) {
+            // SAFETY: dup2(2) takes two numbers; whatever had the second one belongs to this child alone.
+            Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only, and allocates nothing.
+    Ok(unsafe { command.pre_exec(place) })
+}
+
+/// A descriptor that came with a message.
+#[must_use]
+pub fn received(number: RawFd) -> OwnedFd {
+    // SAFETY: the caller has it from recvmsg(2), which made it for this process alone.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Whether both are the same open file description (kcmp(2), `KCMP_FILE` = 0).
+#[must_use]
+pub fn is_same_file(one: &impl AsRawFd, other: &impl AsRawFd) -> bool {
+    let pid = std::process::id();
+    // SAFETY: the system call takes five integers and touches no memory of this process.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, 0, one.as_raw_fd(), other.as_raw_fd()) };
+    order == 0
 }
 
 /// pidfd_open(2): a descriptor that becomes readable when the process ends.

@@ -20,7 +20,7 @@ use crate::{MIB, reading};
 
 /// Bytes a second: a reader of a whole file has to wait for seconds.
 const RATE: u64 = 20_000_000;
-const FILE: u64 = 48 * MIB + 77;
+pub(crate) const FILE: u64 = 48 * MIB + 77;
 /// Said by the keeper.
 const AGENT_DIED: &str = "the agent died: its readers are held until another one takes over";
 const GAVE_UP: &str = "no agent took over in time: readers of incomplete files get an error";
@@ -28,12 +28,12 @@ const TAKEN_OVER: &str = "another agent has taken over";
 /// Said by the agent.
 const ANOTHER_KEEPER: &str = "another keeper runs";
 
-fn site() -> anyhow::Result<Site> {
+pub(crate) fn site() -> anyhow::Result<Site> {
     Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, shards(2, FILE))
 }
 
 /// A reader that is held: it maps a whole file.
-fn held_reader(site: &Site, agent: &Agent) -> anyhow::Result<Reader> {
+pub(crate) fn held_reader(site: &Site, agent: &Agent) -> anyhow::Result<Reader> {
     let reader = reading("mmap-private", &site.copies()).at(0, FILE).start(&site.targets()[1..])?;
     agent.wait_for(READER_HELD)?;
     Ok(reader)
@@ -47,7 +47,7 @@ pub(crate) fn kill_agent(agent: &mut Agent) -> anyhow::Result<()> {
 }
 
 /// The keepers of a model directory, by their command line.
-fn keepers(model_dir: &Path) -> anyhow::Result<Vec<Pid>> {
+pub(crate) fn keepers(model_dir: &Path) -> anyhow::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
@@ -65,8 +65,13 @@ fn keepers(model_dir: &Path) -> anyhow::Result<Vec<Pid>> {
 
 /// Waits until the model directory has no keeper.
 pub(crate) fn no_keeper_left(site: &Site) -> anyhow::Result<()> {
+    no_keeper_of(&site.model_dir())
+}
+
+/// The same for any directory.
+pub(crate) fn no_keeper_of(model_dir: &Path) -> anyhow::Result<()> {
     let deadline = std::time::Instant::now() + PATIENCE;
-    while !keepers(&site.model_dir())?.is_empty() {
+    while !keepers(model_dir)?.is_empty() {
         ensure!(std::time::Instant::now() < deadline, "a keeper stays");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -132,7 +137,7 @@ fn fails_readers_when_no_agent_comes() -> anyhow::Result<()> {
 }
 
 /// The last bytes, which are not there yet: an error, and not zeros.
-fn fails_with_eio(open: &std::fs::File) -> anyhow::Result<()> {
+pub(crate) fn fails_with_eio(open: &std::fs::File) -> anyhow::Result<()> {
     use std::os::unix::fs::FileExt;
     match open.read_at(&mut [0; 64], FILE - 64) {
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EIO as i32) => Ok(()),
@@ -141,14 +146,14 @@ fn fails_with_eio(open: &std::fs::File) -> anyhow::Result<()> {
 }
 
 #[test]
-fn fails_readers_that_outlive_a_stopped_agent() -> anyhow::Result<()> {
+fn fails_readers_that_outlive_an_interrupted_agent() -> anyhow::Result<()> {
     let _turn = turn::take();
     let site = site()?;
     let agent = site.start().start()?;
     agent.wait_for(FILES_VISIBLE)?;
     let open = std::fs::File::open(site.targets()[1].path())?;
     let mut agent = agent;
-    agent.process().signal(Signal::SIGTERM)?;
+    agent.process().signal(Signal::SIGINT)?;
     agent.process().wait(PATIENCE)?;
     fails_with_eio(&open)?;
     // The next agent gives the same descriptor its bytes.
@@ -251,7 +256,11 @@ fn and_agent_killed_together_let_readers_through() -> anyhow::Result<()> {
         Outcome::WrongByte(_) => {}
         other => bail!("{other:?}"),
     }
-    // The next start hides what is not complete, and goes on with it.
+    // The next start hides what is not complete, even one that gets nothing from OSS; a later one goes on with it.
+    site.start().variable("OSS_ACCESS_KEY_SECRET", "wrong").run()?.expect(exit::REFUSED)?;
+    for target in site.targets() {
+        ensure!(!target.path().exists(), "{} is visible, and nobody guards it", target.path().display());
+    }
     let next = site.start().start()?;
     next.wait_for(ALL_COMPLETE)?;
     next.stop()?.expect(exit::OK)?;

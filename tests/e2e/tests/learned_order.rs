@@ -38,6 +38,8 @@ const READ_BY_COMMAND: u64 = SIZE / 4;
 /// What the agent says of an order it keeps, and of one it cannot use.
 const ORDER_LEARNED: &str = "order learned";
 const NOT_USED: &str = "the load begins without a learned order";
+/// What it says when there is nothing more to learn.
+const PROBES_DETACHED: &str = "the order is known; eBPF probes detached";
 
 #[test]
 fn makes_the_second_reader_hardly_wait() -> anyhow::Result<()> {
@@ -131,6 +133,8 @@ fn load_and_read(site: &Site) -> anyhow::Result<Ended> {
     agent.wait_for(FILES_VISIBLE)?;
     read_shuffled(site)?;
     agent.wait_for(ALL_COMPLETE)?;
+    // Every block was read, so an agent that goes on observing would do so for nothing.
+    agent.wait_for(PROBES_DETACHED)?;
     let ended = agent.stop()?;
     ended.expect(exit::OK)?;
     Ok(ended)

@@ -7,18 +7,30 @@
 mod command;
 mod crash_storm;
 mod demand_first;
+mod doctor;
+mod durability;
 mod errors;
 mod failure;
+mod faults;
+mod hostile;
 mod keeper;
 mod learned_order;
+mod limits;
 mod memory;
+mod on_change;
 mod once;
+mod privileges;
 mod reader_itself;
 mod readers;
+mod restart;
 mod resume;
+mod secrets;
+mod service_manager;
 mod signatures;
+mod soak;
 mod stop;
 mod tls;
+mod verify;
 
 use std::path::Path;
 

@@ -23,7 +23,7 @@ const STOP_PERCENT: u64 = 50;
 const UNDER_WAY: u64 = 48 * MIB;
 
 #[test]
-fn after_sigterm_only_what_is_missing_is_fetched() -> anyhow::Result<()> {
+fn after_a_stop_only_what_is_missing_is_fetched() -> anyhow::Result<()> {
     let _turn = turn::take();
     let files = shards(2, 128 * MIB + 99);
     let site = Site::new(FileSystem::Ext4, Config { rate: RATE, ..Config::default() }, files)?;
@@ -31,7 +31,7 @@ fn after_sigterm_only_what_is_missing_is_fetched() -> anyhow::Result<()> {
     let agent = site.start().start()?;
     agent.wait_for(FILES_VISIBLE)?;
     site.wait_percent(STOP_PERCENT, PATIENCE)?;
-    agent.stop()?.expect(exit::OK)?;
+    agent.interrupt()?.expect(exit::OK)?;
     for (file, target) in site.origin().files().iter().zip(site.targets()) {
         // No gate is left, so an incomplete file must not be there to be read.
         if target.path().exists() {

@@ -12,7 +12,7 @@ use e2e::reader::{Outcome, Reader};
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
 use e2e::turn;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use oss_server::Config;
@@ -49,7 +49,7 @@ impl Scene {
 
     /// A reader that maps a whole file, and has stopped.
     fn stopped(&self, kind: &str) -> anyhow::Result<Reader> {
-        let mut reader = reading(kind, &self.site.copies()).at(0, FILE).start(&self.site.targets()[1..])?;
+        let mut reader = reading(kind, &self.site.copies()).at(0, FILE).ops(1).start(&self.site.targets()[1..])?;
         self.agent.wait_for(READER_HELD)?;
         stops(&mut reader)?;
         Ok(reader)
@@ -70,11 +70,12 @@ impl Scene {
     }
 }
 
-/// How many tracepoints the stop gate's programs are attached to by descriptors of this process.
+/// How many raw tracepoints of system calls, which only the stop gate's programs use, descriptors of this process
+/// keep programs at (`bpf_raw_tp_link_show_fdinfo`).
 fn attached(pid: Pid) -> anyhow::Result<usize> {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
-    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    Ok(links.filter(|link| link.to_string_lossy().contains("[perf_event]")).count())
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fdinfo"))?;
+    let about = descriptors.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    Ok(about.filter(|about| about.contains("tp_name:\tsys_")).count())
 }
 
 /// The state letter of a process (proc_pid_stat(5)).
@@ -118,6 +119,8 @@ fn is_the_gate_of_a_tmpfs_and_backs_the_others() -> anyhow::Result<()> {
         let field = |name| event.field(name).map(ToString::to_string).unwrap_or_default();
         ensure!(field("mode").contains(mode), "{}: {}", file_system.name(), field("mode"));
         ensure!(field("holds_growth") == "true", "{}", file_system.name());
+        let mut scene = scene;
+        ensure!(attached(scene.agent.process().pid()?)? == 2, "{}", file_system.name());
         scene.agent.stop()?.expect(exit::OK)?;
     }
     Ok(())
@@ -125,13 +128,13 @@ fn is_the_gate_of_a_tmpfs_and_backs_the_others() -> anyhow::Result<()> {
 
 /// What the mode is worth, and that the other tests would notice if nobody were stopped.
 #[test]
-fn needs_tracefs() -> anyhow::Result<()> {
+fn needs_the_kernels_types() -> anyhow::Result<()> {
     let _turn = turn::take();
     for (file_system, mode) in [(FileSystem::Ext4, "pre-content"), (FileSystem::Tmpfs, "open")] {
         let config = Config { rate: RATE, ..Config::default() };
         let site = Site::new(file_system, config, shards(2, FILE))?;
         // In the mount namespace of this test's thread, which the site has made.
-        umount2("/sys/kernel/tracing", MntFlags::MNT_DETACH).ok();
+        mount(Some("none"), "/sys/kernel/btf", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
         let agent = site.start().start()?;
         let event = agent.wait_for(CHOSEN)?;
         let field = |name| event.field(name).map(ToString::to_string).unwrap_or_default();
@@ -144,6 +147,7 @@ fn needs_tracefs() -> anyhow::Result<()> {
         }
         agent.stop()?;
         no_keeper_left(&site)?;
+        umount2("/sys/kernel/btf", MntFlags::MNT_DETACH)?;
     }
     Ok(())
 }
@@ -219,7 +223,7 @@ fn outlives_the_agent_and_ends_with_the_next_one() -> anyhow::Result<()> {
     scene.agent.wait_for(AGENT_DIED)?;
     // Who comes while no agent is there is stopped as well, and a stranger's SIGCONT changes nothing.
     let mut late =
-        reading("mmap-shared", &scene.site.copies()).at(0, FILE).start(&scene.site.targets()[..1])?;
+        reading("mmap-shared", &scene.site.copies()).at(0, FILE).ops(1).start(&scene.site.targets()[..1])?;
     for reader in [&mut reader, &mut late] {
         stops(reader)?;
         reader.process().signal(Signal::SIGCONT)?;

@@ -71,6 +71,26 @@ pub enum Fault {
         /// How far the clock is ahead.
         seconds: i64,
     },
+    /// This document with this status instead of the reply, whatever the request and its signature.
+    Document {
+        /// HTTP status.
+        status: u16,
+        /// The body.
+        text: String,
+    },
+    /// Set a header of the reply, in place of the right one if it has it; `Content-Length` too.
+    Header {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// Write bytes that are no TLS record below TLS after this many body bytes, then close; without TLS, wrong
+    /// bytes.
+    Garble {
+        /// Body bytes before them.
+        after: u64,
+    },
     /// Close the connection instead of replying.
     Close,
     /// Close the connection after the reply, without announcing it.
@@ -177,7 +197,7 @@ impl Faults {
         let mut plan = Plan::default();
         for active in lock(&self.rules).iter() {
             if active.hit(subject) {
-                plan.follow(active);
+                plan.follow(active, subject);
             }
         }
         plan

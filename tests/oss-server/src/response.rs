@@ -89,20 +89,22 @@ impl Response {
         self.headers.push((name, value.into()));
     }
 
-    /// The bytes of the head.
-    pub(crate) fn head(&self, common: &[(&str, &str)]) -> String {
+    /// The bytes of the head; the headers of `instead` take the place of others of their name.
+    pub(crate) fn head(&self, common: &[(&str, &str)], instead: &[(String, String)]) -> String {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
-        for (name, value) in common.iter().copied().chain(own) {
+        let length = self.length.to_string();
+        // RFC 9110 15.4.5: a 304 has no body whatever its length says; OSS sends no length with it.
+        let length = (self.status != 304).then_some(("Content-Length", length.as_str()));
+        let right = common.iter().copied().chain(own).chain(length);
+        let is_right = |name: &str| !instead.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        let wrong = instead.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in right.filter(|(name, _)| is_right(name)).chain(wrong) {
             // A value from a request must not end the header early.
             let value = value.replace(['\r', '\n'], " ");
             if write!(head, "{name}: {value}\r\n").is_err() {
                 break;
             }
-        }
-        // RFC 9110 15.4.5: a 304 has no body whatever its length says; OSS sends no length with it.
-        if self.status != 304 {
-            head.push_str(&format!("Content-Length: {}\r\n", self.length));
         }
         head.push_str("\r\n");
         head

@@ -73,6 +73,11 @@ impl<'a> Sender<'a> {
                 stream.reset_on_close()?;
                 return Ok(End::Reset);
             }
+            if plan.garble.is_some_and(|after| after.min(len) == sent) {
+                stream.flush()?;
+                stream.garble()?;
+                return Ok(End::Cut);
+            }
             if plan.cut.is_some_and(|after| after.min(len) == sent) {
                 stream.flush()?;
                 return Ok(End::Cut);
@@ -81,7 +86,7 @@ impl<'a> Sender<'a> {
                 break;
             }
             let next_stall = stalls.peek().and_then(|stall| stall.after);
-            let stops = [Some(len), next_stall, plan.reset, plan.cut];
+            let stops = [Some(len), next_stall, plan.reset, plan.garble, plan.cut];
             let until = stops.into_iter().flatten().min().unwrap_or(len);
             let granted = self.limiter.take(&mut self.pace, until - sent);
             sent += self.send_piece(stream, body, sent, granted, &plan.flips)?;

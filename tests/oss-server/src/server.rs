@@ -3,7 +3,7 @@
 //! One thread accepts, each connection has its own. Dropping the server ends them all and waits for them: sockets
 //! are shut down, held replies are released, and when `drop` returns no thread and no socket is left.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -38,7 +38,7 @@ pub struct Server {
     service: Arc<Service>,
     address: SocketAddr,
     ca_pem: Option<String>,
-    /// Closing it wakes and ends the accepting thread.
+    /// Closing it wakes and ends the accepting thread; a byte in it is an order.
     stop: Option<UnixStream>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -55,10 +55,10 @@ impl Server {
         let (tls, ca_pem) = identity.map_or((None, None), |own| (Some(own.config), Some(own.ca_pem)));
         let service = Arc::new(Service::new(config).context("cannot create the log file")?);
         let (stop, stopped) = UnixStream::pair().context("cannot make a pair of sockets")?;
-        let acceptor = Acceptor { service: Arc::clone(&service), tls, connections: Vec::new() };
+        let acceptor = Acceptor { service: Arc::clone(&service), tls, address, connections: Vec::new() };
         let acceptor = thread::Builder::new()
             .name("oss-accept".to_owned())
-            .spawn(move || acceptor.run(&listener, &stopped))
+            .spawn(move || acceptor.run(listener, &stopped))
             .context("cannot start the accepting thread")?;
         Ok(Self { service, address, ca_pem, stop: Some(stop), acceptor: Some(acceptor) })
     }
@@ -142,6 +142,18 @@ impl Server {
         self.service.limiter.set_connection(bytes_per_second);
     }
 
+    /// Refuses connections from now on and resets those there are, as a machine does whose server has died; or
+    /// accepts them again, at the same address. Done when this returns. To be sure of the address later, listen on
+    /// one that nobody else uses, such as `127.1.2.3`.
+    pub fn set_refusing(&self, refusing: bool) -> Result<()> {
+        let mut orders = self.stop.as_ref().context("the server has stopped")?;
+        orders.write_all(&[if refusing { REFUSE } else { ACCEPT }]).context("cannot give an order")?;
+        let mut done = [0];
+        orders.read_exact(&mut done).context("the accepting thread has ended")?;
+        anyhow::ensure!(done == [DONE], "cannot listen on {} again", self.address);
+        Ok(())
+    }
+
     /// Makes listing pages at most this long, whatever the client asks for.
     pub fn set_page_limit(&self, limit: Option<usize>) {
         self.service.set_page_limit(limit);
@@ -164,35 +176,71 @@ impl Drop for Server {
     }
 }
 
+/// Orders to the accepting thread, and its answers.
+const REFUSE: u8 = b'r';
+const ACCEPT: u8 = b'a';
+const DONE: u8 = b'd';
+const FAILED: u8 = b'f';
+
 /// The accepting thread and the connections it started.
 struct Acceptor {
     service: Arc<Service>,
     tls: Option<Arc<ServerConfig>>,
+    address: SocketAddr,
     connections: Vec<(JoinHandle<()>, Weak<TcpStream>)>,
 }
 
 impl Acceptor {
-    fn run(mut self, listener: &TcpListener, stopped: &UnixStream) {
-        while wait(listener, stopped) {
-            match listener.accept() {
-                Ok((socket, _)) => self.start(socket),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(_) => thread::sleep(ACCEPT_PAUSE),
+    fn run(mut self, listener: TcpListener, stopped: &UnixStream) {
+        let mut listener = Some(listener);
+        loop {
+            match wait(listener.as_ref(), stopped) {
+                Woken::Connection => {}
+                Woken::Order(order) => {
+                    let done = self.obey(order, &mut listener).is_ok();
+                    // Whoever gave the order may have gone; then the next wait ends the thread.
+                    (&*stopped).write_all(&[if done { DONE } else { FAILED }]).unwrap_or_default();
+                    continue;
+                }
+                Woken::Stop => break,
+            }
+            match listener.as_ref().map(TcpListener::accept) {
+                Some(Ok((socket, _))) => self.start(socket),
+                Some(Err(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Some(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Some(Err(_)) => thread::sleep(ACCEPT_PAUSE),
+                None => {}
             }
         }
-        for (_, socket) in &self.connections {
-            if let Some(socket) = socket.upgrade() {
-                // The connection may have ended by itself just now.
-                socket.shutdown(Shutdown::Both).unwrap_or_default();
-            }
-        }
+        self.shut_down_connections();
         // Only now, lest those who wait send on: their sockets are shut.
         self.service.limiter.close();
         self.service.faults.clear();
         for (thread, _) in self.connections.drain(..) {
             if thread.join().is_err() {
                 eprintln!("oss-server: a connection's thread panicked");
+            }
+        }
+    }
+
+    fn obey(&mut self, order: u8, listener: &mut Option<TcpListener>) -> io::Result<()> {
+        if order == REFUSE {
+            *listener = None;
+            self.shut_down_connections();
+        } else if listener.is_none() {
+            let again = TcpListener::bind(self.address)?;
+            again.set_nonblocking(true)?;
+            *listener = Some(again);
+        }
+        Ok(())
+    }
+
+    fn shut_down_connections(&self) {
+        for (_, socket) in &self.connections {
+            if let Some(socket) = socket.upgrade() {
+                // The connection may have ended by itself just now.
+                socket.shutdown(Shutdown::Both).unwrap_or_default();
             }
         }
     }
@@ -217,17 +265,29 @@ impl Acceptor {
     }
 }
 
-/// Waits for a connection; false when the server is to stop.
-fn wait(listener: &TcpListener, stopped: &UnixStream) -> bool {
+/// What the accepting thread is woken by.
+enum Woken {
+    Connection,
+    Order(u8),
+    Stop,
+}
+
+/// Waits for a connection, an order, or the end.
+fn wait(listener: Option<&TcpListener>, stopped: &UnixStream) -> Woken {
     loop {
-        let mut fds = [
-            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-            PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut fds = vec![PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
+        fds.extend(listener.map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE).map_err(io::Error::from) {
-            Ok(_) => return !fds[1].any().unwrap_or(true),
+            Ok(_) if fds[0].any().unwrap_or(true) => {
+                let mut order = [0];
+                return match (&*stopped).read(&mut order) {
+                    Ok(1) => Woken::Order(order[0]),
+                    _ => Woken::Stop,
+                };
+            }
+            Ok(_) => return Woken::Connection,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return false,
+            Err(_) => return Woken::Stop,
         }
     }
 }

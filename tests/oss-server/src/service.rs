@@ -106,9 +106,13 @@ impl Service {
         self.apply(&mut plan);
         let request_id = self.request_id();
         let now = self.clock.now() + plan.skew;
-        let result = match plan.error.take() {
-            Some(error) => Err(error),
-            None => address.and_then(|address| self.perform(request, &address, operation, now, &mut plan)),
+        let document = plan.document.take();
+        let result = match (plan.error.take(), document) {
+            (Some(error), _) => Err(error),
+            (None, Some((status, text))) => Ok(Response::text(status, "application/xml", text)),
+            (None, None) => {
+                address.and_then(|address| self.perform(request, &address, operation, now, &mut plan))
+            }
         };
         let head_only = request.method == "HEAD";
         let mut response =
@@ -121,13 +125,14 @@ impl Service {
         });
         plan.close_after |= wants_close(request);
         let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let head = response.head(&[
+        let common = [
             ("Server", "AliyunOSS"),
             ("Date", &clock::http_date(now)),
             ("Connection", if wants_close(request) { "close" } else { "keep-alive" }),
             ("x-oss-request-id", &request_id),
             ("x-oss-server-time", &elapsed.to_string()),
-        ]);
+        ];
+        let head = response.head(&common, &plan.headers);
         Some(Reply { id, head, body: response.body, plan })
     }
 

@@ -19,6 +19,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 /// Bytes copied at once where sendfile cannot be used.
 const COPY_STEP: usize = 256 << 10;
 
+/// No content type of a TLS record (RFC 8446, 5.1).
+const GARBAGE: u8 = 0xee;
+
 /// The socket as rustls wants to own it.
 #[derive(Debug)]
 pub(crate) struct Socket(Arc<TcpStream>);
@@ -91,6 +94,11 @@ impl Stream {
     pub(crate) fn reset_on_close(&self) -> io::Result<()> {
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         setsockopt(&*self.socket, sockopt::Linger, &linger).map_err(io::Error::from)
+    }
+
+    /// Writes bytes straight to the socket that are no TLS record.
+    pub(crate) fn garble(&self) -> io::Result<()> {
+        (&*self.socket).write_all(&[GARBAGE; 64])
     }
 
     /// Whether the client, or the stopping server, has closed the connection.

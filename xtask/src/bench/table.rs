@@ -68,14 +68,15 @@ pub(super) fn markdown(rows: &[Row]) -> String {
     std::iter::once(head.to_owned()).chain(lines).collect()
 }
 
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+/// In ascending order.
+pub(super) fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// Of sorted values; the mean of the middle two when their number is even, NaN when there are none.
-fn median(sorted: &[f64]) -> f64 {
+pub(super) fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     match (sorted.get(middle.wrapping_sub(1)), sorted.get(middle)) {
         (Some(low), Some(high)) if sorted.len().is_multiple_of(2) => f64::midpoint(*low, *high),

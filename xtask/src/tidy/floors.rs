@@ -10,7 +10,7 @@ use super::tokens::{Tokens, is_word};
 use super::tree::Tree;
 
 /// Each part with its floor. Parts of one floor do not know each other.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 21] = [
     ("base", 0),
     ("sys", 1),
     ("metrics", 1),
@@ -27,11 +27,14 @@ const FLOORS: [(&str, u8); 19] = [
     ("status", 6),
     ("trace", 6),
     ("agent", 7),
+    ("doctor", 7),
     ("cli", 8),
     // The door has a sill: main.rs only calls cli, and nothing can call main.
     ("main", 9),
     // Only lists the modules.
     ("lib", 9),
+    // Only lists the parts' own fuzzing functions.
+    ("fuzzing", 9),
 ];
 
 /// Where the floors are.

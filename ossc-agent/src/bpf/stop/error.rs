@@ -35,10 +35,10 @@ pub enum Error {
         source: ProgramError,
     },
     /// A place in the kernel that is not there.
-    #[error("cannot attach to {at}; is tracefs mounted? (`mount -t tracefs tracefs /sys/kernel/tracing`)")]
+    #[error("cannot attach to the tracepoint {at}; the kernel needs CONFIG_FTRACE_SYSCALLS")]
     Attach {
         /// The tracepoint.
-        at: String,
+        at: &'static str,
         /// What the kernel says.
         source: io::Error,
     },

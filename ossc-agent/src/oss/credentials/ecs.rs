@@ -13,6 +13,7 @@ use super::document::Document;
 use super::{Credentials, CredentialsError};
 use crate::oss::dial::Dialer;
 use crate::oss::endpoint::Authority;
+use crate::oss::error::printable;
 use crate::oss::http::{self, Limits, Reply};
 use crate::oss::uri;
 
@@ -77,12 +78,7 @@ impl EcsRamRole {
         }
         let path = format!("{ROLES_PATH}{}", uri::component(&role));
         let reply = self.request(dialer, &service, Method::GET, &path, &headers).await?;
-        let bad = |reason: &str| CredentialsError::passing(self.name(), reason);
-        let document: Document = serde_json::from_slice(&reply.body).map_err(|_| bad("reply is no JSON"))?;
-        match document.code.as_deref() {
-            None | Some("Success") => document.credentials().map_err(bad),
-            Some(code) => Err(bad(&format!("metadata service answered {code}"))),
-        }
+        read(&reply.body).map_err(|reason| CredentialsError::passing(self.name(), reason))
     }
 
     async fn request(
@@ -108,6 +104,15 @@ impl EcsRamRole {
                 Err(CredentialsError::passing(self.name(), format!("metadata service answered {status}")))
             }
         }
+    }
+}
+
+/// The keys in the service's reply, or why there are none.
+pub(super) fn read(body: &[u8]) -> Result<Credentials, String> {
+    let document: Document = serde_json::from_slice(body).map_err(|_| "reply is no JSON")?;
+    match document.code.as_deref() {
+        None | Some("Success") => Ok(document.credentials()?),
+        Some(code) => Err(format!("metadata service answered {}", printable(code))),
     }
 }
 

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::document::Document;
 use super::{Credentials, CredentialsError, Secret};
+use crate::oss::error::printable;
 
 /// A credentials file is under a few KiB; more is some other file.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -59,6 +60,7 @@ fn parse_ini(text: &str) -> Result<Credentials, String> {
         }
     }
     if !matches!(kind, "access_key" | "sts") {
+        let kind = printable(kind);
         return Err(format!("type '{kind}' is not read from a file; choose that credential source instead"));
     }
     match (id, secret) {

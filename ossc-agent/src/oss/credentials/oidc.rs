@@ -15,6 +15,7 @@ use super::document::Document;
 use super::{Credentials, CredentialsError};
 use crate::oss::dial::Dialer;
 use crate::oss::endpoint::Authority;
+use crate::oss::error::printable;
 use crate::oss::http::{self, Limits};
 use crate::oss::uri;
 
@@ -100,16 +101,33 @@ impl Oidc {
         let reply = http::exchange(dialer, request, LIMITS)
             .await
             .map_err(|error| passing(format!("{} does not answer: {error}", self.sts_url)))?;
-        let answer: Answer = serde_json::from_slice(&reply.body)
-            .map_err(|_| passing(format!("STS answered {} without JSON", reply.status)))?;
-        match answer.credentials {
-            Some(document) if reply.status == 200 => {
-                document.credentials().map_err(|reason| passing(reason.to_owned()))
-            }
-            _ => {
-                let reason = format!("STS answered {} {}: {}", reply.status, answer.code, answer.message);
-                Err(if reply.status >= 500 { passing(reason) } else { lasting(reason) })
-            }
+        read(reply.status, &reply.body).map_err(|refusal| {
+            if refusal.passing { passing(refusal.reason) } else { lasting(refusal.reason) }
+        })
+    }
+}
+
+/// Why a reply of STS has no keys.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: String,
+    /// Whether asking again may help.
+    passing: bool,
+}
+
+/// The keys in a reply of STS.
+pub(super) fn read(status: u16, body: &[u8]) -> Result<Credentials, Refusal> {
+    let passing = |reason| Refusal { reason, passing: true };
+    let answer: Answer =
+        serde_json::from_slice(body).map_err(|_| passing(format!("STS answered {status} without JSON")))?;
+    match answer.credentials {
+        Some(document) if status == 200 => {
+            document.credentials().map_err(|reason| passing(reason.to_owned()))
+        }
+        _ => {
+            let (code, message) = (printable(&answer.code), printable(&answer.message));
+            let reason = format!("STS answered {status} {code}: {message}");
+            Err(Refusal { reason, passing: status >= 500 })
         }
     }
 }

@@ -38,7 +38,7 @@ fn ecs(server: &Server) -> EcsRamRole {
 }
 
 async fn fetch(source: CredentialSource) -> Result<Credentials, CredentialsError> {
-    source.fetch(&Dialer::new(None)).await.map(Option::unwrap)
+    source.fetch(&Dialer::new(None, Vec::new())).await.map(Option::unwrap)
 }
 
 fn request_line(seen: &Seen) -> &str {
@@ -219,7 +219,7 @@ fn pass(clock: &Clock, seconds: u64) {
 }
 
 async fn id(cache: &CredentialCache) -> Result<String, CredentialsError> {
-    cache.get(&Dialer::new(None)).await.map(|key| key.unwrap().access_key_id.clone())
+    cache.get(&Dialer::new(None, Vec::new())).await.map(|key| key.unwrap().access_key_id.clone())
 }
 
 #[tokio::test]
@@ -294,7 +294,7 @@ async fn rejected_keys_are_replaced_once_for_all() {
     let fails = Arc::default();
     let server = numbered(&fails);
     let (cache, _) = cache(&server);
-    let dialer = Dialer::new(None);
+    let dialer = Dialer::new(None, Vec::new());
     let old = cache.get(&dialer).await.unwrap().unwrap();
     let (first, second) = tokio::join!(cache.replace(&old, &dialer), cache.replace(&old, &dialer));
     assert!(first && second);

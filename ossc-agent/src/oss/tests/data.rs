@@ -312,8 +312,26 @@ async fn error_replies_say_what_oss_said_and_keep_the_connection() {
             assert_eq!((error.errno(), error.is_changed()), (errno, changed), "{error}");
             assert_eq!(error.is_slow_down(), status == 503);
         }
-        assert_eq!(server.seen()[1].connection, 0, "{code}: the connection is used again");
+        // Beside the HEAD that asks what is there now.
+        let gets: Vec<_> = server.seen().into_iter().filter(|seen| seen.head.starts_with("GET")).collect();
+        assert_eq!(gets[1].connection, 0, "{code}: the connection is used again");
     }
+}
+
+#[tokio::test]
+async fn a_replaced_object_is_told_with_both_versions() {
+    let server = Server::start(|seen| {
+        Answer::Send(if seen.head.starts_with("HEAD") {
+            let headers =
+                "ETag: \"NEW\"\r\nLast-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\nContent-Length: 5";
+            format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n").into_bytes()
+        } else {
+            error_reply(412, "PreconditionFailed", "")
+        })
+    });
+    let error = connect(&server).get(&object(SIZE), ByteRange::new(0, 5)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(error.is_changed() && text.contains(ETAG) && text.contains("\"NEW\""), "{text}");
 }
 
 #[tokio::test]

@@ -2,26 +2,43 @@
 //!
 //! Bytes that were written but not synced are there for as long as this boot and this attachment of the
 //! device last. A crash-consistent copy of the disk, attached in the same boot, has the same files with
-//! holes where the unsynced bytes were; the kernel's disk sequence number tells the two apart.
+//! holes where the unsynced bytes were; the kernel's disk sequence number tells the two apart. And a file system
+//! that was shut down after an I/O error and then mounted again, from the same device in the same boot, has lost
+//! what was not synced: the number of its directory in sysfs, which each mount makes anew, tells that.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::stat::{major, minor};
 
-/// Device number and, where the kernel has one (Linux 5.17), the disk sequence number, which is never
-/// used twice in a boot (Documentation/ABI/testing/sysfs-block, `diskseq`).
+/// Device number and, where the kernel has them: the disk sequence number (Linux 5.17), which is never used twice
+/// in a boot (Documentation/ABI/testing/sysfs-block, `diskseq`), and the number of this mount of the file system,
+/// whatever the mount namespace it is seen from.
 pub fn device_instance(file: &File) -> io::Result<String> {
     let dev = file.metadata()?.dev();
     let name = format!("{}:{}", major(dev), minor(dev));
     // Btrfs gives its files a number of no device; the mount table knows the disk.
     let disk = if major(dev) == 0 { mounted_disk(file)? } else { Some(dev) };
-    Ok(match disk.and_then(disk_sequence) {
-        Some(sequence) => format!("{name} disk {sequence}"),
-        None => name,
-    })
+    let sequence = disk.and_then(disk_sequence).map(|sequence| format!(" disk {sequence}"));
+    let mount = disk.and_then(mount_number).map(|number| format!(" mount {number}"));
+    Ok(format!("{name}{}{}", sequence.unwrap_or_default(), mount.unwrap_or_default()))
+}
+
+/// The inode number of the file system's directory in sysfs: ext4, xfs and btrfs register one at the first mount
+/// and remove it at the last unmount, and kernfs gives no number twice in a boot (`__kernfs_new_node` in
+/// fs/kernfs/dir.c: cyclic, with a generation above).
+fn mount_number(dev: u64) -> Option<u64> {
+    let device = fs::canonicalize(format!("/sys/dev/block/{}:{}", major(dev), minor(dev))).ok()?;
+    let name = device.file_name()?;
+    // ext4_register_sysfs and xfs_mountfs name it after the device, btrfs after its UUID, with the devices in it.
+    let by_device = ["/sys/fs/ext4", "/sys/fs/xfs"].map(|parent| Path::new(parent).join(name));
+    let by_uuid = fs::read_dir("/sys/fs/btrfs").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut all =
+        by_device.into_iter().chain(by_uuid.filter(|path| path.join("devices").join(name).exists()));
+    all.find_map(|path| Some(fs::metadata(path).ok()?.ino()))
 }
 
 /// The sequence number of a disk, or of the disk a partition is on.

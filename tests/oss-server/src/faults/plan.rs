@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Active, Fault};
+use super::{Active, Fault, Subject};
 use crate::error::OssError;
 use crate::get::Distortion;
 
@@ -38,6 +38,12 @@ pub(crate) struct Plan {
     pub(crate) cut: Option<u64>,
     /// Body bytes after which the connection is reset.
     pub(crate) reset: Option<u64>,
+    /// Body bytes after which the connection speaks no TLS any more.
+    pub(crate) garble: Option<u64>,
+    /// The document that takes the place of the reply, with its status.
+    pub(crate) document: Option<(u16, String)>,
+    /// Headers that take the place of the right ones.
+    pub(crate) headers: Vec<(String, String)>,
     /// Where the reply is held.
     pub(crate) stalls: Vec<Stall>,
     /// Offsets in the object of bytes to invert.
@@ -60,14 +66,27 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Adds what a rule demands.
-    pub(super) fn follow(&mut self, active: &Arc<Active>) {
+    pub(super) fn follow(&mut self, active: &Arc<Active>, subject: &Subject<'_>) {
+        let begin = subject.range.as_ref().map_or(0, |range| range.start);
+        let begin = if active.rule.in_object { begin } else { 0 };
+        let from_begin = |after: u64| after.saturating_sub(begin);
+        let least = |known: Option<u64>, after: u64| {
+            Some(known.map_or(from_begin(after), |known| known.min(from_begin(after))))
+        };
         match &active.rule.fault {
             Fault::Error { status, code } => self.error = Some(OssError::with_status(*status, code.clone())),
             Fault::FullBody => self.distortion.ignore_range = true,
-            Fault::Short { after } => self.cut = Some(self.cut.map_or(*after, |cut| cut.min(*after))),
-            Fault::Reset { after } => self.reset = Some(self.reset.map_or(*after, |reset| reset.min(*after))),
+            Fault::Short { after } => self.cut = least(self.cut, *after),
+            Fault::Reset { after } => self.reset = least(self.reset, *after),
+            Fault::Garble { after } => self.garble = least(self.garble, *after),
+            Fault::Document { status, text } => self.document = Some((*status, text.clone())),
+            Fault::Header { name, value } => self.headers.push((name.clone(), value.clone())),
             Fault::Stall { after, time } => {
-                self.stalls.push(Stall { after: *after, time: *time, rule: Arc::clone(active) });
+                self.stalls.push(Stall {
+                    after: after.map(from_begin),
+                    time: *time,
+                    rule: Arc::clone(active),
+                });
                 self.stalls.sort_by_key(|stall| stall.after);
             }
             Fault::WrongRange { shift } => self.distortion.shift_range = *shift,

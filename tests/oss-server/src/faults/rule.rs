@@ -14,6 +14,8 @@ pub struct Rule {
     method: Option<String>,
     operation: Option<Operation>,
     range: Option<Range<u64>>,
+    /// Places in a body are told as offsets of the object.
+    pub(super) in_object: bool,
     skip: u64,
     pub(super) limit: u64,
     chance: Option<(f64, u64)>,
@@ -29,6 +31,7 @@ impl Rule {
             method: None,
             operation: None,
             range: None,
+            in_object: false,
             skip: 0,
             limit: u64::MAX,
             chance: None,
@@ -62,6 +65,14 @@ impl Rule {
     pub fn range(mut self, range: Range<u64>) -> Self {
         self.range = Some(range);
         self
+    }
+
+    /// Only GET requests for the byte at this offset of the object; and what the fault says to happen after so
+    /// many body bytes happens when this byte is next, so the fault's own number should be `offset`.
+    #[must_use]
+    pub fn at(mut self, offset: u64) -> Self {
+        self.in_object = true;
+        self.range(offset..offset.saturating_add(1))
     }
 
     /// Only the `n`-th of the requests that match otherwise, counted from 1.

@@ -2,7 +2,7 @@
 //!
 //! Faults: `error=503:ServiceUnavailable`, `full-body`, `short=BYTES`, `reset=BYTES`, `stall` or
 //! `stall=MILLISECONDS[@BYTES]`, `wrong-range=SHIFT`, `replaced`, `flip=OFFSET`, `drip=BYTES_PER_SECOND`,
-//! `skew=SECONDS`, `close`, `close-after`, `excess=BYTES`, `excess-declared=BYTES`, `delete=KEY`, `put=KEY:SIZE`.
+//! `skew=SECONDS`, `garble=BYTES`, `header=NAME:VALUE`, `close`, `close-after`, `excess=BYTES`, `excess-declared=BYTES`, `delete=KEY`, `put=KEY:SIZE`.
 //! Restrictions: `key=PATTERN`, `method=GET`, `op=get|head|meta|list|metadata|sts`, `range=FIRST-LAST`, `nth=N`,
 //! `skip=N`, `times=N`, `probability=P`, `seed=N`.
 
@@ -68,6 +68,11 @@ fn fault(name: &str, value: &str) -> Result<Fault> {
         "flip" => Fault::Flip { offset: number(value)? },
         "drip" => Fault::Drip { rate: number(value)? },
         "skew" => Fault::Skew { seconds: value.parse().context("expected a number")? },
+        "garble" => Fault::Garble { after: number(value)? },
+        "header" => {
+            let (name, value) = value.split_once(':').context("expected NAME:VALUE")?;
+            Fault::Header { name: name.to_owned(), value: value.to_owned() }
+        }
         "close" => Fault::Close,
         "close-after" => Fault::CloseAfter,
         "excess" => Fault::Excess { bytes: number(value)?, declared: false },

@@ -238,3 +238,31 @@ fn a_skewed_reply_is_dated_so() {
     server.set_clock_offset(-5000);
     assert!(date(&mut client) < first);
 }
+
+#[test]
+fn a_document_and_headers_take_the_place_of_the_right_ones() {
+    let (server, mut client) = with_object();
+    let document = Fault::Document { status: 200, text: "<Lie/>".to_owned() };
+    server.faults().add(Rule::new(document).nth(1));
+    let lie = Fault::Header { name: "etag".to_owned(), value: "\"OTHER\"".to_owned() };
+    server.faults().add(Rule::new(lie).nth(2));
+    let reply = client.request("GET", K, &[]);
+    assert_eq!((reply.status(), reply.body.as_slice()), (200, b"<Lie/>".as_slice()));
+    let reply = client.get_range(K, "bytes=10-19");
+    assert_eq!((reply.head.header("etag"), reply.body), (Some("\"OTHER\""), right(10, 10)));
+    assert_ne!(client.get_range(K, "bytes=10-19").head.header("etag"), Some("\"OTHER\""));
+}
+
+#[test]
+fn a_server_that_refuses_comes_back_at_its_address() {
+    let config =
+        oss_server::Config { listen: ([127, 99, 9, 9], 0).into(), public: true, ..Default::default() };
+    let server = Server::start(config).unwrap();
+    server.put("k", Object::synthetic(1, SIZE));
+    assert_eq!(Client::connect(&server).request("HEAD", K, &[]).status(), 200);
+    server.set_refusing(true).unwrap();
+    let refused = std::net::TcpStream::connect(server.address()).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    server.set_refusing(false).unwrap();
+    assert_eq!(Client::connect(&server).request("HEAD", K, &[]).status(), 200);
+}

@@ -1,0 +1,126 @@
+/* A reader for `cargo xtask bench`, which prints how long it took and how much of that was in read calls, as JSON.
+ *
+ *   reader small COUNT FILE            COUNT preads of 4 KiB through the file, again from the start at its end
+ *   reader sequential COUNT FILE       COUNT times through the file in reads of 1 MiB
+ *   reader shuffled MICROSECONDS FILE  once through all FILEs in 4 MiB preads, in an order that is always the same,
+ *                                      with so long a pause for each, as if it computed something with them
+ *
+ * Any error ends it with status 1: a reader that did not read has no time. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SMALL = 4 << 10, LARGE = 1 << 20, PIECE = 4 << 20 };
+
+static char buffer[PIECE];
+static double in_reads;
+
+static double now(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return at.tv_sec + at.tv_nsec / 1e9;
+}
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static int open_file(const char *path, off_t *size)
+{
+    struct stat about;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0 || fstat(file, &about) != 0)
+        fail(path);
+    *size = about.st_size;
+    return file;
+}
+
+static void small(long count, const char *path)
+{
+    off_t size, at = 0;
+    int file = open_file(path, &size);
+    for (long n = 0; n < count; n++) {
+        if (pread(file, buffer, SMALL, at) != SMALL)
+            fail("pread");
+        at = at + 2 * SMALL > size ? 0 : at + SMALL;
+    }
+}
+
+static void sequential(long count, const char *path)
+{
+    off_t size;
+    int file = open_file(path, &size);
+    for (long n = 0; n < count; n++) {
+        ssize_t got;
+        if (lseek(file, 0, SEEK_SET) != 0)
+            fail("lseek");
+        while ((got = read(file, buffer, LARGE)) > 0)
+            ;
+        if (got < 0)
+            fail("read");
+    }
+}
+
+struct piece {
+    int file;
+    off_t at;
+};
+
+static void shuffled(long pause_us, int files, char **paths)
+{
+    size_t count = 0, room = 0;
+    struct piece *pieces = NULL;
+    for (int n = 0; n < files; n++) {
+        off_t size;
+        int file = open_file(paths[n], &size);
+        for (off_t at = 0; at < size; at += PIECE) {
+            if (count == room && !(pieces = realloc(pieces, (room = 2 * room + 64) * sizeof *pieces)))
+                fail("realloc");
+            pieces[count++] = (struct piece){ file, at };
+        }
+    }
+    /* Knuth's multiplicative generator: the same order in every run. */
+    uint64_t random = 4;
+    for (size_t n = count; n > 1; n--) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        size_t other = (random >> 33) % n;
+        struct piece last = pieces[n - 1];
+        pieces[n - 1] = pieces[other];
+        pieces[other] = last;
+    }
+    struct timespec pause = { pause_us / 1000000, pause_us % 1000000 * 1000 };
+    for (size_t n = 0; n < count; n++) {
+        double began = now();
+        if (pread(pieces[n].file, buffer, PIECE, pieces[n].at) <= 0)
+            fail("pread");
+        in_reads += now() - began;
+        nanosleep(&pause, NULL);
+    }
+}
+
+int main(int arguments, char **argument)
+{
+    if (arguments < 4) {
+        fprintf(stderr, "usage: reader small|sequential|shuffled NUMBER FILE...\n");
+        return 1;
+    }
+    double began = now();
+    long number = atol(argument[2]);
+    if (strcmp(argument[1], "small") == 0)
+        small(number, argument[3]);
+    else if (strcmp(argument[1], "sequential") == 0)
+        sequential(number, argument[3]);
+    else
+        shuffled(number, arguments - 3, argument + 3);
+    printf("{\"seconds\":%.6f,\"in_reads\":%.6f}\n", now() - began, in_reads);
+    return 0;
+}
