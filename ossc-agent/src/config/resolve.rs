@@ -103,6 +103,8 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         log: log(flags, raw)?,
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
+        #[cfg(debug_assertions)]
+        stop_gate: env.get("OSSC_TEST_GATE") == Some("stop"),
         remarks,
     })
 }

@@ -65,7 +65,7 @@ fn effective(status: &str) -> Option<u64> {
 }
 
 fn gate(dir: &Path) -> Check {
-    match gate::probe(dir).map(|found| found.mode) {
+    match gate::probe(dir, false).map(|found| found.mode) {
         Ok(Mode::PreContent { ranges: Ranges::Exact }) => {
             Check::ok("gate", "pre-content: each read and each mapping waits for exactly its bytes")
         }
@@ -74,12 +74,7 @@ fn gate(dir: &Path) -> Check {
             "pre-content without ranges: each read and each mapping waits for its whole file",
             "a kernel of 6.18 or newer reports ranges",
         ),
-        Ok(Mode::Stop) => Check::warn(
-            "gate",
-            "stop: a process that maps a file is stopped until its bytes are there (docs/semantics.md)",
-            "Linux 6.14 or newer with the model on ext4, xfs or btrfs holds the call instead",
-        ),
-        Ok(mode @ Mode::Open) => Check::warn(
+        Ok(mode) => Check::warn(
             "gate",
             format!("{mode}: readers wait longer than for their bytes"),
             "Linux 6.14 or newer with the model on ext4, xfs or btrfs holds single reads",

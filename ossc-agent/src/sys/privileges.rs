@@ -17,7 +17,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// The agent when its readers are held: the mark of its own files is a `trusted.` attribute (`SYS_ADMIN`, xattr(7)),
 /// the model directory may be another user's (`DAC_OVERRIDE`, `FOWNER`), a COMMAND that gets signals too (`KILL`), maps
 /// of the probes need it before Linux 5.19 (`BPF`), and a keeper that is started again asks the OOM killer to spare it
-/// (`SYS_RESOURCE`). Keeper and gate have theirs from here (`SYS_PTRACE`).
+/// (`SYS_RESOURCE`).
 pub const AGENT: &[Capability] = &[
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_DAC_OVERRIDE,
@@ -25,10 +25,13 @@ pub const AGENT: &[Capability] = &[
     Capability::CAP_KILL,
     Capability::CAP_BPF,
     Capability::CAP_SYS_RESOURCE,
-    Capability::CAP_SYS_PTRACE,
 ];
-/// The keeper, which hides files, and ends stopped processes as [`STOPS`] does.
-pub const KEEPER: &[Capability] = &[
+/// The keeper, which hides files.
+pub const KEEPER: &[Capability] =
+    &[Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
+/// The keeper of an agent whose tests have switched the stop gate on: it ends stopped processes, as [`STOPS`] does.
+#[cfg(debug_assertions)]
+pub const KEEPER_OF_STOPS: &[Capability] = &[
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_FOWNER,

@@ -14,7 +14,7 @@ use crate::content::Target;
 use crate::process::Process;
 
 /// Every kind of read that works on any file, by its name on the reader's command line.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 19] = [
     "read",
     "pread",
     "readv",
@@ -24,7 +24,6 @@ pub const KINDS: [&str; 20] = [
     "mmap-shared",
     "map-populate",
     "madv-populate-read",
-    "mremap",
     "splice",
     "sendfile",
     "copy-file-range",
