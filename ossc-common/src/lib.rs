@@ -20,6 +20,7 @@ pub use limits::{
 };
 pub use settings::{Offsets, Settings};
 pub use stop::{
-    AT_POSITION, CONTROL_AT_MMAP, CONTROL_OWN, CONTROL_VERSION, CONTROLS, Calls, DOORBELL_BYTES, Held, ReadCall,
-    Registers, Released, STOP_CALLS_MAX, STOP_PROCESSES_MAX, STOP_VERSION, StopSettings, USER_STOPS_MAX,
+    AT_POSITION, CONTROL_AT_MMAP, CONTROL_OWN, CONTROL_VERSION, CONTROLS, Calls, DOORBELL_BYTES, Held,
+    ReadCall, Registers, Released, STOP_CALLS_MAX, STOP_PROCESSES_MAX, STOP_VERSION, StopSettings,
+    USER_STOPS_MAX,
 };

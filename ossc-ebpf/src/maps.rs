@@ -66,14 +66,8 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES,
 
 /// Replaced by the loader before the programs are verified.
 #[unsafe(no_mangle)]
-pub(crate) static SETTINGS: Settings = Settings {
-    own_tgid: 0,
-    everybody: 0,
-    cgroups: 0,
-    page_shift: 0,
-    stalls: 0,
-    offsets: Offsets::UNKNOWN,
-};
+pub(crate) static SETTINGS: Settings =
+    Settings { own_tgid: 0, everybody: 0, cgroups: 0, page_shift: 0, stalls: 0, offsets: Offsets::UNKNOWN };
 
 /// Reads one member of [`SETTINGS`]. Volatile, because the compiler must not take the zeros above for the
 /// value.

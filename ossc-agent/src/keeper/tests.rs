@@ -48,8 +48,7 @@ impl Scene {
         let keeper = thread::spawn(move || serve(&config, theirs).unwrap());
         let guards = Guards::new(&group, &record, &[]).unwrap();
         let files = [file.as_fd()];
-        let agent =
-            Keeper::meet(settings(&dir, deadline), (ours, None), guards, &files, Vec::new()).unwrap();
+        let agent = Keeper::meet(settings(&dir, deadline), (ours, None), guards, &files, Vec::new()).unwrap();
         group.mark(Mark::PreAccess, file.as_fd()).unwrap();
         Self { dir, file, inode, group, record, keeper, agent }
     }
@@ -98,8 +97,7 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     assert!(stops.is_empty());
     let guards = Guards::new(&group, &record, &[]).unwrap();
     let file = file.as_fd();
-    let next =
-        Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
+    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
     assert!(ask(dir.path(), None).unwrap().is_none(), "its agent lives again");
     next.release(inode);
     next.say_goodbye(true);

@@ -41,8 +41,7 @@ pub const KEEPER_OF_STOPS: &[Capability] = &[
 ];
 /// The gate where it stops processes: the programs' maps, signals to anybody, and what others have mapped
 /// (proc_pid_maps(5)).
-pub const STOPS: &[Capability] =
-    &[Capability::CAP_BPF, Capability::CAP_KILL, Capability::CAP_SYS_PTRACE];
+pub const STOPS: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_KILL, Capability::CAP_SYS_PTRACE];
 /// A thread that talks to the network: credentials files may be another user's.
 pub const FETCH: &[Capability] = &[Capability::CAP_DAC_READ_SEARCH];
 /// The thread that reads the probes' records.

@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use ossc_common::{
-    CONTROL_AT_MMAP, CONTROL_OWN, CONTROLS, Calls, DOORBELL_BYTES, Held, Inode, Offsets, ReadCall, Registers, Released,
-    STOP_CALLS_MAX, STOP_PROCESSES_MAX, StopSettings, USER_STOPS_MAX, WATCHED_MAX,
+    CONTROL_AT_MMAP, CONTROL_OWN, CONTROLS, Calls, DOORBELL_BYTES, Held, Inode, Offsets, ReadCall, Registers,
+    Released, STOP_CALLS_MAX, STOP_PROCESSES_MAX, StopSettings, USER_STOPS_MAX, WATCHED_MAX,
 };
 
 /// What the agent says, by `CONTROL_` slot.
@@ -47,11 +47,8 @@ pub(crate) static DOORBELL: RingBuf = RingBuf::with_byte_size(DOORBELL_BYTES, 0)
 
 /// Replaced by the loader before the programs are verified.
 #[unsafe(no_mangle)]
-pub(crate) static SETTINGS: StopSettings = StopSettings {
-    offsets: Offsets::UNKNOWN,
-    calls: Calls::NONE,
-    registers: Registers::UNKNOWN,
-};
+pub(crate) static SETTINGS: StopSettings =
+    StopSettings { offsets: Offsets::UNKNOWN, calls: Calls::NONE, registers: Registers::UNKNOWN };
 
 /// Reads one member of [`SETTINGS`]. Volatile, because the compiler must not take the zeros above for the
 /// value.

@@ -54,7 +54,8 @@ impl Scene {
 
     /// A reader that maps a whole file, and has stopped.
     fn stopped(&self, kind: &str) -> anyhow::Result<Reader> {
-        let mut reader = reading(kind, &self.site.copies()).at(0, FILE).ops(1).start(&self.site.targets()[1..])?;
+        let mut reader =
+            reading(kind, &self.site.copies()).at(0, FILE).ops(1).start(&self.site.targets()[1..])?;
         self.agent.wait_for(READER_HELD)?;
         stops(&mut reader)?;
         Ok(reader)

@@ -33,9 +33,8 @@ const FAULTS: (&str, &str) = ("page_fault_user", "stop_fault");
 
 /// The object with its maps, for the running kernel.
 pub(super) fn load() -> Result<Ebpf, Error> {
-    let (offsets, registers) = layout::read()
-        .and_then(|offsets| Ok((offsets, layout::registers()?)))
-        .map_err(Error::Layout)?;
+    let (offsets, registers) =
+        layout::read().and_then(|offsets| Ok((offsets, layout::registers()?))).map_err(Error::Layout)?;
     load::raise_locked_memory();
     EbpfLoader::new()
         .override_global("SETTINGS", &StopSettings { offsets, calls: calls(), registers }, true)

@@ -3,7 +3,7 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
-use crate::sys::fanotify::{Buffer, Group, Names, Mark};
+use crate::sys::fanotify::{Buffer, Group, Mark, Names};
 
 #[test]
 fn direct_reads_are_seen_on_every_disk_file_system() {
