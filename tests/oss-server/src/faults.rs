@@ -120,6 +120,7 @@ pub enum Fault {
 struct Count {
     matched: u64,
     hits: u64,
+    held: u64,
     released: bool,
 }
 
@@ -161,6 +162,8 @@ impl Active {
     pub(crate) fn hold(&self, time: Option<Duration>, gone: impl Fn() -> bool) {
         let begin = Instant::now();
         let mut count = lock(&self.count);
+        count.held += 1;
+        self.changed.notify_all();
         while !count.released && !gone() {
             let left = time.map_or(Self::LOOK, |time| time.saturating_sub(begin.elapsed()).min(Self::LOOK));
             if left.is_zero() {
@@ -223,6 +226,14 @@ impl RuleHandle<'_> {
         let deadline = Instant::now() + timeout;
         let count = lock(&self.active.count);
         wait_until(&self.active.changed, count, deadline, |count| count.hits >= hits).hits >= hits
+    }
+
+    /// Waits until replies to so many requests were held, which is after all else about these was decided; false if
+    /// `timeout` passed first.
+    pub fn wait_held(&self, replies: u64, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let count = lock(&self.active.count);
+        wait_until(&self.active.changed, count, deadline, |count| count.held >= replies).held >= replies
     }
 
     /// Lets held replies go on; later stalls by this rule do not hold.

@@ -127,7 +127,7 @@ impl Case {
         let watcher =
             Watcher::start(self.site.targets().into_iter().zip(sizes).collect(), 7, row.reads_early);
         if let (Some(hold), Some(amid)) = (hold, row.amid) {
-            ensure!(hold.wait(1, LIMIT), "nobody asked for the place");
+            ensure!(hold.wait_held(1, LIMIT), "nobody asked for the place");
             amid(self).context("make the fault happen")?;
             hold.release();
         }

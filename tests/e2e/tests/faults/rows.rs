@@ -271,8 +271,7 @@ fn amid(when: When) -> Vec<Row> {
             },
             nothing,
         ),
-        // The first refusal may come on the connection that is being reset, and then without its document.
-        Row::new("STS token expires", when, Expect::Heals(&[A, "403"])).amid(
+        Row::new("STS token expires", when, Expect::Heals(&[A, "SecurityTokenExpired"])).amid(
             |case| case.use_token(1),
             |case| {
                 case.expire_token(1);
