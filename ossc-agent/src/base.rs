@@ -4,6 +4,7 @@
 mod access;
 mod backoff;
 mod blocks;
+mod chain;
 mod lane;
 mod nic;
 mod object;
@@ -13,6 +14,7 @@ mod units;
 pub use access::{Access, AccessKind};
 pub use backoff::Backoff;
 pub use blocks::{BlockIndex, BlockSize, Extent, FileId, Layout};
+pub use chain::chain;
 pub use lane::Lane;
 pub use nic::{Nic, NotANic};
 pub use object::{ETag, Object};

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::report::{Check, Report, Verdict};
-use crate::base::Object;
+use crate::base::{Object, chain};
 use crate::config::Config;
 use crate::oss;
 
@@ -38,7 +38,7 @@ pub async fn examine(config: Result<&Config, &dyn std::error::Error>, options: O
                 "configuration",
                 vec![Check::fail(
                     "settings",
-                    report::chain(error),
+                    chain(error),
                     "correct this; what depends on it was not examined",
                 )],
             );
@@ -65,7 +65,7 @@ async fn reach(config: &Config, options: Options) -> (Option<Vec<Object>>, Vec<C
         Ok(client) => origin::checks(config, &client, options.throughput).await,
         Err(error) => {
             let advice = "correct the setting named here";
-            (None, vec![Check::fail("endpoint", report::chain(&error), advice)])
+            (None, vec![Check::fail("endpoint", chain(&error), advice)])
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::process::{ExitCode, Termination};
 
 use crate::agent::{Error, Outcome, Status};
+use crate::base::chain;
 use crate::oss;
 use crate::trace;
 
@@ -107,18 +108,6 @@ pub(super) fn of_trace(error: &trace::Error) -> Exit {
         error if error.is_usage() => 2,
         _ => 1,
     })
-}
-
-/// The error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        message.push_str(": ");
-        message.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    message
 }
 
 /// Prints what clap has to say: help and version to standard output with 0, mistakes to standard error with 2.

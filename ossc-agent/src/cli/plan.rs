@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use self::select::select;
-use super::exit::{self, Exit};
+use super::exit::Exit;
 use crate::config::{self, Environment, Flags};
 use crate::order::{self, BadOrders, Orders, Shelf};
 
@@ -95,7 +95,7 @@ impl Plan {
         match self.perform(&Environment::of_process()) {
             Ok(()) => Exit::SUCCESS,
             Err(error) => {
-                eprintln!("ossc-agent: {}", exit::chain(&error));
+                eprintln!("ossc-agent: {}", crate::base::chain(&error));
                 match error {
                     Error::Config(_) | Error::Unknown(_) | Error::Ambiguous(_) => Exit::USAGE,
                     Error::Shelf(_) | Error::Io { .. } | Error::Import { .. } => Exit::INTERNAL,

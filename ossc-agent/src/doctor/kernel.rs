@@ -6,7 +6,8 @@ use std::path::Path;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::utsname::uname;
 
-use super::report::{Check, chain};
+use super::report::Check;
+use crate::base::chain;
 use crate::bpf::{self, Probes, Targets};
 use crate::gate::{self, Mode, Ranges};
 

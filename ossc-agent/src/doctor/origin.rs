@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::report::{Check, chain};
+use super::report::Check;
 use super::route;
-use crate::base::{ByteRange, Bytes, Nic, Object};
+use crate::base::{ByteRange, Bytes, Nic, Object, chain};
 use crate::config::Config;
 use crate::oss::{Client, Error};
 

@@ -1,8 +1,7 @@
 //! What the checks found, as lines for people and as JSON for programs. The JSON has a version: fields are
 //! added to it, never renamed or taken away, as long as that number stays.
 
-use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 
@@ -125,18 +124,6 @@ impl fmt::Display for Verdict {
             Self::Fail => "FAIL",
         })
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        // A String takes every write.
-        write!(line, ": {inner}").unwrap_or_default();
-        cause = inner.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use crate::base::{ByteRange, ETag, FileId};
+use crate::base::{ByteRange, ETag, FileId, chain};
 
 /// Any cause below.
 pub(super) type Source = Box<dyn Error + Send + Sync>;
@@ -75,16 +75,4 @@ impl Failure {
     pub fn chain(&self) -> String {
         chain(self)
     }
-}
-
-/// An error's message with those of its causes behind it, for a log line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::Event;
 use super::crowd::Crowd;
-use super::failure::{Cause, Failure, chain};
+use super::failure::{Cause, Failure};
 use super::from_peers::{FromPeers, from_peers};
 use super::limit::Limit;
 use super::nics::Nics;
@@ -25,7 +25,7 @@ use super::source::{Body as _, Fault, Remedy, Source};
 use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
 use super::turns::Turns;
-use crate::base::{ByteRange, Extent, FileId, Lane};
+use crate::base::{ByteRange, Extent, FileId, Lane, chain};
 use crate::peer::Peers;
 use crate::store::{File, Sealed, Store};
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::audit::{Audit, Line};
 use super::dial::Stream;
 use super::error::Error;
-use crate::base::{ByteRange, Lane, Nic};
+use crate::base::{ByteRange, Lane, Nic, chain};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,16 +164,4 @@ impl Drop for Sent {
         line.duration_ms = f64::from(micros) / 1000.0;
         audit.note(*line);
     }
-}
-
-/// The error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::Error;
 use super::select::select;
-use super::{Error, exit};
 use crate::base::{BlockSize, Bytes, Layout};
 use crate::order::{self, Orders, Run, Shelf, Step};
 
@@ -27,7 +27,7 @@ pub(super) fn text(shelf: &Shelf, model: Option<&str>, as_json: bool) -> Result<
             Ok(orders) => known.extend(orders),
             Err(error) if model.is_some() => return Err(error.into()),
             // One of many; the others are still worth showing.
-            Err(error) => eprintln!("ossc-agent: {}", exit::chain(&error)),
+            Err(error) => eprintln!("ossc-agent: {}", crate::base::chain(&error)),
         }
     }
     let with_order = model.is_some();
