@@ -136,8 +136,8 @@ fn of_others_do_not_reach_the_state() -> anyhow::Result<()> {
     no_keeper_left(&site)
 }
 
-/// What a reader in a container tries: each must fail.
-const ATTEMPTS: [&str; 10] = [
+/// What a user without privileges tries, in a container and outside of one: each must fail.
+const ATTEMPTS: [&str; 14] = [
     "echo x >> \"$FILE\"",
     "truncate -s 0 \"$FILE\"",
     "chmod u+w \"$FILE\"",
@@ -146,13 +146,30 @@ const ATTEMPTS: [&str; 10] = [
     "ls \"$DIR/.ossc\"",
     "perl -MSocket -e 'socket(S, AF_UNIX, SOCK_SEQPACKET, 0) && connect(S, sockaddr_un(qq($ENV{DIR}/.ossc/keeper))) || exit 1'",
     "ls /proc/$AGENT/fd",
+    "ls /proc/$KEEPER/fd",
+    "head -c 1 /proc/$AGENT/mem",
+    "kill -9 $AGENT",
+    "kill -9 $KEEPER",
     // What is tried with must be there.
     "! perl -MSocket -e 1",
     "cat /proc/$AGENT/environ",
 ];
 
+/// No rights but in user, mount and pid namespaces of its own, where it is root.
+const CONTAINER: [&str; 6] = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork"];
+
 #[test]
 fn of_a_reader_in_a_container_change_nothing() -> anyhow::Result<()> {
+    attempt(&CONTAINER)
+}
+
+#[test]
+fn of_a_reader_of_another_user_change_nothing() -> anyhow::Result<()> {
+    attempt(&[])
+}
+
+/// Lets user 65534 make every attempt, by way of `through`, and then read.
+fn attempt(through: &[&str]) -> anyhow::Result<()> {
     let _turn = turn::take();
     let site = site()?;
     // Others must reach the model, as they must in production.
@@ -163,20 +180,21 @@ fn of_a_reader_in_a_container_change_nothing() -> anyhow::Result<()> {
     }
     let mut agent = site.start().start()?;
     agent.wait_for(FILES_VISIBLE)?;
+    let [keeper] = keepers(&site.model_dir())?[..] else { bail!("not one keeper") };
     let target = &site.targets()[0];
     let script = ATTEMPTS.map(|attempt| {
         format!("if {attempt} 2>/dev/null >&2; then echo 'allowed: {}'; fi", attempt.replace('\'', ""))
     });
     // Readable, and nothing else: the last bytes, for which it waits.
     let script = format!("{}\ntail -c 64 \"$FILE\" | od -An -v -tx1 | tr -d ' \\n'", script.join("\n"));
-    // No rights but in user, mount and pid namespaces of its own, where it is root.
-    let container = ["--user", "--map-root-user", "--mount", "--pid", "--fork", "--", "sh", "-c", &script];
     let output = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare"])
-        .args(container)
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(through)
+        .args(["sh", "-c", &script])
         .env("FILE", target.path())
         .env("DIR", site.model_dir())
         .env("AGENT", agent.process().pid()?.to_string())
+        .env("KEEPER", keeper.to_string())
         .output()
         .context("setpriv and unshare of util-linux")?;
     let (told, errors) =

@@ -303,3 +303,10 @@ async fn rejected_keys_are_replaced_once_for_all() {
     assert!(first && second);
     assert_eq!(id(&cache).await.unwrap(), "STS.1");
 }
+
+/// Does not compile for a text that stays in memory when it is dropped.
+#[test]
+fn secrets_are_wiped_when_dropped() {
+    fn is_wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+    is_wiped(&Secret::new("secret").0);
+}
