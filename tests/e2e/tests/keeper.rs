@@ -117,14 +117,7 @@ fn fails_readers_when_no_agent_comes() -> anyhow::Result<()> {
     // Opens the file now and reads it when the files are hidden.
     let open = std::fs::File::open(site.targets()[0].path())?;
     kill_agent(&mut agent)?;
-    agent.wait_for(GAVE_UP)?;
-    match reader.finish(PATIENCE)? {
-        Outcome::Errno(_) => {}
-        other => bail!("{other:?}"),
-    }
-    for target in site.targets() {
-        ensure!(!target.path().exists(), "{} is still there", target.path().display());
-    }
+    gives_up(&site, &agent, reader)?;
     fails_with_eio(&open)?;
     ensure!(keepers(&site.model_dir())?.len() == 1, "the keeper left a reader alone");
     drop(open);
@@ -134,6 +127,19 @@ fn fails_readers_when_no_agent_comes() -> anyhow::Result<()> {
     agent.wait_for(ALL_COMPLETE)?;
     agent.stop()?.expect(exit::OK)?;
     site.check_files()
+}
+
+/// Nobody took over: the reader that was held gets an error, and the files are hidden.
+pub(crate) fn gives_up(site: &Site, agent: &Agent, reader: Reader) -> anyhow::Result<()> {
+    agent.wait_for(GAVE_UP)?;
+    match reader.finish(PATIENCE)? {
+        Outcome::Errno(_) => {}
+        other => bail!("{other:?}"),
+    }
+    for target in site.targets() {
+        ensure!(!target.path().exists(), "{} is still there", target.path().display());
+    }
+    Ok(())
 }
 
 /// The last bytes, which are not there yet: an error, and not zeros.

@@ -11,7 +11,7 @@ use e2e::site::Site;
 use e2e::turn;
 use oss_server::{Config, End, Operation};
 
-use crate::keeper::{fails_with_eio, held_reader, keepers, no_keeper_left, site};
+use crate::keeper::{fails_with_eio, gives_up, held_reader, keepers, no_keeper_left, site};
 use crate::{MIB, reading};
 
 /// Bytes a second: what is in flight at a stop arrives within the time a stop gives it.
@@ -23,7 +23,6 @@ const KINDS: [&str; 5] = ["pread", "mmap-shared", "o-direct", "io-uring", "splic
 const READS: u64 = 12;
 /// Said by the keeper.
 const HELD_FOR_NEXT: &str = "the agent was stopped: its readers are held for the next one";
-const GAVE_UP: &str = "no agent took over in time: readers of incomplete files get an error";
 
 #[test]
 fn fails_no_reader_and_fetches_nothing_twice() -> anyhow::Result<()> {
@@ -101,14 +100,7 @@ fn that_does_not_come_fails_readers_at_its_deadline() -> anyhow::Result<()> {
     let reader = held_reader(&site, &agent)?;
     agent.process().signal(nix::sys::signal::Signal::SIGTERM)?;
     agent.process().wait(PATIENCE)?;
-    agent.wait_for(GAVE_UP)?;
-    match reader.finish(PATIENCE)? {
-        Outcome::Errno(_) => {}
-        other => bail!("{other:?}"),
-    }
-    for target in site.targets() {
-        ensure!(!target.path().exists(), "{} is still there", target.path().display());
-    }
+    gives_up(&site, &agent, reader)?;
     no_keeper_left(&site)
 }
 
