@@ -64,9 +64,12 @@ impl Requests {
         if names.is_empty() {
             names.push(ROUTES.to_owned());
         }
+        let retries = Family::<Labels<1>, Counter>::default();
+        // Shown from the start: what appears only with the first retry looks like none before it to rate().
+        drop(retries.get_or_create(&[("operation", "get".to_owned())]));
         Self(Arc::new(Inner {
             ended: Family::default(),
-            retries: Family::default(),
+            retries,
             durations: Family::new_with_constructor(seconds),
             first_bytes: seconds(),
             received: names.into_iter().map(|name| (name, Counter::default())).collect(),
