@@ -19,6 +19,7 @@ mod rotation;
 mod service;
 mod share;
 mod verify;
+mod view;
 
 pub use error::Error;
 pub use service::Given;

@@ -6,6 +6,7 @@ mod exit;
 mod logging;
 mod peers;
 mod plan;
+mod status;
 mod trace;
 mod verify;
 
@@ -49,6 +50,12 @@ enum Task {
     Plan(plan::Plan),
     /// Compare the files of a model with OSS, beside an agent or without one
     Verify(verify::Verify),
+    /// Show how far the load of a model is, who waits, and where the bytes come from
+    Status(status::Status),
+    /// End the load of a model: its readers get errors, what was fetched is kept
+    Cancel(status::Cancel),
+    /// Have files of a model fetched before all that no reader waits for
+    Prefetch(status::Prefetch),
 }
 
 /// What an agent gives the keeper that it starts.
@@ -82,6 +89,9 @@ pub fn run() -> Exit {
         Some(Task::Peers(peers)) => return peers.run(),
         Some(Task::Trace(trace)) => return trace.run(),
         Some(Task::Verify(verify)) => return verify.run(),
+        Some(Task::Status(status)) => return status.run(),
+        Some(Task::Cancel(cancel)) => return cancel.run(),
+        Some(Task::Prefetch(prefetch)) => return prefetch.run(),
         None => {}
     }
     // Before anything opens descriptors: those of held readers have numbers that must be free.

@@ -15,6 +15,7 @@ mod raw;
 mod resolve;
 
 use std::ffi::{CStr, OsString};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 pub use env::Environment;
 pub use error::Error;
 pub use flags::Flags;
-pub use resolve::{resolve, state_dir};
+pub use resolve::{model_dir, resolve, state_dir};
 
 use crate::{fetch, oss, peer, store};
 
@@ -80,6 +81,8 @@ pub struct Config {
     pub command: Vec<OsString>,
     /// Where log lines go and how they look.
     pub log: Log,
+    /// Where the state of the load is served; None = only at the socket in the state directory of the model.
+    pub http: Option<SocketAddr>,
     /// File to append a line to for each request to OSS.
     pub audit_path: Option<PathBuf>,
     /// Tests turn the gate off to see that they can fail without it. No release build has this.

@@ -23,6 +23,7 @@ mod sync;
 mod threads;
 mod transfer;
 mod turns;
+mod view;
 mod worker;
 
 use std::collections::VecDeque;
@@ -35,6 +36,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use failure::Failure;
 pub use progress::{Counts, Progress};
+pub use view::{BlockState, Network, NicView};
 
 use self::crowd::Crowd;
 use self::lanes::Lanes;
@@ -46,6 +48,7 @@ use self::retry::Policy;
 use self::source::Source;
 use self::threads::Threads;
 use self::turns::Turns;
+use self::view::Provenance;
 use self::worker::{Connect, Shared};
 use crate::base::{ByteRange, FileId, Lane, Nic};
 use crate::oss;
@@ -192,7 +195,8 @@ impl Fetcher {
         // A model that fits is written back by the kernel when the load is over, and takes nothing from it.
         let to_come = lanes.total_bytes() - lanes.ready_bytes();
         let early_writeback = sys::file::dirty_room().is_none_or(|room| to_come > room);
-        let queue = Queue::new(lanes, full, peers.clone());
+        let provenance = store.files().iter().map(|file| Provenance::new(file.ready().snapshot()));
+        let queue = Queue::new(lanes, full, peers.clone()).with_provenance(provenance.collect());
         let turns = Turns::new(store.files().len(), config.threads.get());
         let shared = Arc::new(Shared {
             store,
@@ -244,6 +248,11 @@ impl Fetcher {
         self.shared.queue.plan_ahead(ranges);
     }
 
+    /// Plans a whole file before all else that is planned. How many bytes of it are missing. Called for an operator.
+    pub fn plan_first(&self, file: FileId) -> u64 {
+        self.shared.queue.plan_first(file)
+    }
+
     /// Begins to fetch all the rest, file by file. Called by the agent when the default order is planned.
     pub fn start_background(&self) {
         self.shared.queue.start_background();
@@ -258,6 +267,25 @@ impl Fetcher {
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.shared.queue.progress()
+    }
+
+    /// The blocks of a file. Takes the queue's lock, for as long as copying them takes.
+    #[must_use]
+    pub fn blocks(&self, file: FileId) -> Vec<BlockState> {
+        self.shared.queue.blocks(file)
+    }
+
+    /// Whether the file is lost for good.
+    #[must_use]
+    pub fn is_lost(&self, file: FileId) -> bool {
+        self.shared.queue.is_lost(file)
+    }
+
+    /// The connections to OSS.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        let (at_work, most) = self.shared.crowd.size();
+        Network { at_work, most, nics: self.shared.nics.view() }
     }
 
     /// Stops handing out work, gives blocks in flight up to `timeout` to arrive, ends and joins the threads, and

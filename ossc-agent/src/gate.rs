@@ -43,7 +43,7 @@ pub use self::error::Error;
 use self::mailbox::{Mailbox, Message};
 pub use self::mode::{Mode, Ranges, new_group, probe};
 use self::snapshot::Counters;
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{Numbers, Snapshot, Waiting};
 use self::watch::Watcher;
 use crate::base::{Access, ByteRange};
 use crate::keeper::{Pending, Record};
@@ -66,7 +66,7 @@ struct Shared {
     group: Group,
     record: Record,
     mailbox: Mailbox,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 impl Gate {
@@ -81,7 +81,7 @@ impl Gate {
         observer: impl Fn(Access) + Send + 'static,
     ) -> Result<Self, Error> {
         let (mailbox, messages) = Mailbox::new().map_err(Error::Start)?;
-        let shared = Arc::new(Shared { group, record, mailbox, counters: Counters::default() });
+        let shared = Arc::new(Shared { group, record, mailbox, counters: Arc::default() });
         let watcher = Watcher::new(Arc::clone(&shared), mode, capacity, demand, observer, messages);
         let thread = thread::Builder::new()
             .name("ossc-gate".to_owned())
@@ -165,6 +165,12 @@ impl Gate {
         self.shared.mailbox.post(Message::Leave(left));
         // As in `stop`.
         wait.recv().ok();
+    }
+
+    /// Its counts, and who waits.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        Numbers(Arc::clone(&self.shared.counters))
     }
 
     /// Counts so far.

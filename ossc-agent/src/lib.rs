@@ -4,6 +4,7 @@
 // Floor 0: words. Pure, no I/O.
 pub mod base;
 // Floor 1: hands. The only unsafe code is in sys.
+pub mod metrics;
 pub mod sys;
 pub mod systemd;
 // Floor 2: engines. None knows another.

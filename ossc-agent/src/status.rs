@@ -1,8 +1,24 @@
-//! The outside view of a running load. It reads snapshots and changes nothing. Today: what a terminal or a
-//! log shows of the progress. Driven by the agent's loop.
+//! The outside view of a running load: its progress for a terminal or a log, and the status server, which shows one
+//! snapshot as text, as JSON, as a page and as metrics. It reads counters and changes nothing but what root asks for
+//! over the socket. Driven by the agent's loop; `cli` asks the server of another process.
 
+mod answer;
+mod client;
+mod door;
+mod exposition;
+mod positions;
 mod progress;
+mod server;
+pub mod snapshot;
 mod terminal;
+mod text;
+mod view;
 
+pub use answer::{Prefetched, Served};
+pub use client::{Client, Error};
+pub use positions::Positions;
 pub use progress::{Progress, Reporter};
+pub use server::Server;
 pub use terminal::Terminal;
+pub use text::text;
+pub use view::{About, Parts, View};

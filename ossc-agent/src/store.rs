@@ -37,9 +37,15 @@ mod state_dir;
 mod tests;
 mod undo;
 
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, atomic};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 pub use config::Config;
 pub use data_file::{File, Inode, Sealed};
@@ -58,6 +64,16 @@ use crate::sys;
 /// Up to here complete files are synced one by one, which costs the disk two cache flushes each; 10 000
 /// small files took 100 s that way. More are synced together with all else on their file system.
 const SYNC_ONE_BY_ONE: usize = 64;
+
+/// Opens the state directory of a model directory, for those who have a socket there.
+///
+/// # Errors
+/// Those of open(2); `NotFound` where no agent ever loaded anything there.
+pub fn state_dir(model_dir: &Path) -> io::Result<fs::File> {
+    let root = fs::File::options().read(true).custom_flags(libc::O_DIRECTORY).open(model_dir)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    sys::file::open_beneath(root.as_fd(), Path::new(STATE_DIR), flags, Mode::empty())
+}
 
 /// All files of one load. The model directory is locked while it lives.
 #[derive(Debug)]

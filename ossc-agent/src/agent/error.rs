@@ -1,6 +1,7 @@
 //! What can end a run before its time. `cli` turns it into an exit status.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::{config, fetch, gate, keeper, oss, peer, store, sys};
@@ -83,6 +84,14 @@ pub enum Error {
     Audit {
         /// The file.
         path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The state of the load cannot be served there.
+    #[error("cannot listen on {address} for --http; give another address or port")]
+    Http {
+        /// The address.
+        address: SocketAddr,
         /// Cause.
         source: io::Error,
     },

@@ -14,7 +14,9 @@ use super::family::Family;
 use crate::base::{Access, AccessKind, ByteRange, Bytes, FileId, Layout};
 use crate::config::Config;
 use crate::fetch::Fetcher;
+use crate::metrics::Foresight;
 use crate::order::{self, Follower, Model, Orders, Plan, Recorder, Run, Shelf, Step};
+use crate::status::Positions;
 use crate::store::Store;
 use crate::sys;
 
@@ -31,6 +33,7 @@ pub(super) struct Learner {
     family: Family,
     recorder: Recorder,
     follower: Mutex<Follower>,
+    positions: Arc<Positions>,
     plan: Plan,
     model: Model,
     command: String,
@@ -52,6 +55,7 @@ impl Learner {
             family: Family::new(&config.targets, config.observes_everybody()),
             recorder: Recorder::new(&layouts, sys::process::monotonic_ns()),
             follower: Mutex::new(Follower::new(layouts, &plan)),
+            positions: Arc::default(),
             started_ms: since_1970_ms(),
             store: Arc::clone(store),
             fetcher: fetcher.clone(),
@@ -60,6 +64,16 @@ impl Learner {
             model,
             command,
         }
+    }
+
+    /// Counts whether readers found their bytes there.
+    pub(super) fn foresight(&self) -> Foresight {
+        lock(&self.follower).foresight()
+    }
+
+    /// Where readers were last seen.
+    pub(super) fn positions(&self) -> Arc<Positions> {
+        Arc::clone(&self.positions)
     }
 
     /// The learned order; empty if nothing was learned.
@@ -91,6 +105,7 @@ impl Learner {
 
     fn follow(&self, access: Access) {
         tracing::trace!(?access, "access");
+        self.positions.note(&access);
         let is_ready = |file: FileId, range: ByteRange| {
             self.store.file(file).is_none_or(|file| file.ready().covers(range))
         };

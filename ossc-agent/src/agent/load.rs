@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -42,6 +43,7 @@ enum Event {
     CommandEnded(u8),
     KeeperEnded,
     Restart,
+    Cancelled,
     Tick,
     Persist,
 }
@@ -88,7 +90,15 @@ struct Load<'a> {
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
 pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, Error> {
-    let Prepared { store, incomplete, fetcher, peers, learner, guard, mut events, started } = prepared;
+    let Prepared { store, incomplete, fetcher, peers, learner, guard, mut events, started, .. } = prepared;
+    let (cancel, mut cancelled) = unbounded_channel();
+    let _server = super::view::serve(
+        config,
+        (&store, &fetcher, guard.as_ref(), &learner),
+        (prepared.requests, prepared.port),
+        cancel,
+        (prepared.at_start, started),
+    );
     let mut signals = Signals::take().map_err(sys::Error::when("receive signals"))?;
     let mut heads = Heads::plan(&store, &fetcher, learner.plan());
     fetcher.start_background();
@@ -145,6 +155,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
             ready = heads.next() => Event::Head(ready),
             () = keeper_ended(load.guard.as_ref()) => Event::KeeperEnded,
             () = time_of(load.restart_at) => Event::Restart,
+            Some(()) = cancelled.recv() => Event::Cancelled,
             _ = tick.tick() => Event::Tick,
             _ = persist.tick() => Event::Persist,
         };
@@ -164,6 +175,10 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
             Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
             Event::KeeperEnded => load.replace_keeper().await,
             Event::Restart => break None,
+            Event::Cancelled => {
+                tracing::info!("the load ends, as an operator asks");
+                break Some(Outcome::Stopped);
+            }
             Event::Tick => {
                 load.report();
                 service.tick(&load.progress());

@@ -2,6 +2,7 @@
 //! Called once by [`super::run`]. When any step fails, what it made is taken back by the part that made it.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use crate::fetch::{self, Fetcher};
 use crate::keeper::Inherited;
 use crate::peer::Peers;
 use crate::store::{self, Store};
-use crate::{oss, sys};
+use crate::{metrics, oss, sys};
 
 /// Descriptors besides the one of each file: sockets, events of held readers, probes, log.
 const DESCRIPTORS_BESIDES_FILES: u64 = 512;
@@ -33,6 +34,12 @@ pub(super) struct Prepared {
     /// None when every file was complete from the start.
     pub(super) guard: Option<Guard>,
     pub(super) events: UnboundedReceiver<fetch::Event>,
+    /// Requests to OSS.
+    pub(super) requests: metrics::Requests,
+    /// Where the state of the load is to be served.
+    pub(super) port: Option<TcpListener>,
+    /// Bytes that were ready before anything was fetched.
+    pub(super) at_start: u64,
     pub(super) started: Instant,
 }
 
@@ -44,13 +51,16 @@ pub(super) async fn prepare(
     let started = Instant::now();
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
+    let port = super::view::listen(config)?;
     let client = oss::Client::audited(config.oss.clone(), audit)?;
+    let requests = client.metrics();
     let store = Arc::new(lay_out(config, &client, inherited.as_ref(), started).await?);
     // Before the fetcher, which seals at once what an earlier run left full.
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();
     let (sender, events) = unbounded_channel();
     let peers = share::start(config, &store)?;
     let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, peers.clone(), sender)?;
+    let at_start = fetcher.progress().bytes_ready;
     share::attach(peers.as_ref(), &store, &fetcher);
     let learner = Arc::new(Learner::start(config, &store, &fetcher));
     let guard = match publish(config, &store, &fetcher, &learner, inherited) {
@@ -61,7 +71,19 @@ pub(super) async fn prepare(
             return Err(error);
         }
     };
-    Ok(Prepared { store, incomplete, fetcher, peers, learner, guard, events, started })
+    Ok(Prepared {
+        store,
+        incomplete,
+        fetcher,
+        peers,
+        learner,
+        guard,
+        events,
+        requests,
+        port,
+        at_start,
+        started,
+    })
 }
 
 async fn lay_out(

@@ -6,6 +6,7 @@ use std::process::{ExitCode, Termination};
 use crate::agent::{Error, Outcome, Status};
 use crate::base::chain;
 use crate::oss;
+use crate::status;
 use crate::trace;
 
 /// What `--help` says of exit statuses.
@@ -20,6 +21,7 @@ Exit status:
   6  OSS cannot be reached: name, connection, TLS, or no answer in time
   7  verify: a file is not what OSS has, or not what was loaded
   8  verify: a file is not complete, and nothing is wrong with what is there
+  9  status, cancel, prefetch: no agent serves the model directory, or it will not
   N  with a COMMAND: its own status; 128 + signal if a signal ended it; 127 if it cannot be started";
 
 /// How the process ends.
@@ -95,7 +97,7 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         Error::Command { .. } => 127,
         Error::Peer(_) => 2,
         Error::Fetch(_) | Error::Keeper(_) | Error::System(_) => 1,
-        Error::Log { .. } | Error::Audit { .. } | Error::StateDir { .. } => 2,
+        Error::Log { .. } | Error::Audit { .. } | Error::StateDir { .. } | Error::Http { .. } => 2,
     })
 }
 
@@ -106,6 +108,15 @@ pub(super) fn of_trace(error: &trace::Error) -> Exit {
         trace::Error::Command { .. } => 127,
         error if error.is_unsupported() => 5,
         error if error.is_usage() => 2,
+        _ => 1,
+    })
+}
+
+/// Says why an agent could not be asked, on standard error.
+pub(super) fn of_status(error: &status::Error) -> Exit {
+    eprintln!("ossc-agent: {}", chain(error));
+    Exit(match error {
+        status::Error::Nobody { .. } | status::Error::Refused { .. } => 9,
         _ => 1,
     })
 }

@@ -2,6 +2,7 @@
 //! reads it. Nothing is checked here beyond the type of a value.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{LogFormat, LogLevel, OnChange};
@@ -135,6 +136,14 @@ pub struct Flags {
     /// Append a JSON line for each request to OSS to this file [JSON: auditPath]
     #[arg(long, value_name = "FILE")]
     pub audit_path: Option<PathBuf>,
+
+    /// Serve a page with the state of the load, /status.json and /metrics at this address, such as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+
+    /// Let --http be an address that other machines reach: whoever does sees names of files and programs
+    #[arg(long)]
+    pub http_remote: bool,
 
     /// Program to start once the files are visible; the agent ends when it ends, with its status
     #[arg(last = true, value_name = "COMMAND")]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +51,8 @@ pub(super) struct Raw {
     pub(super) on_change: Option<String>,
     pub(super) restart_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,
+    pub(super) http: Option<SocketAddr>,
+    pub(super) http_remote: Option<bool>,
     #[serde(flatten)]
     pub(super) unknown: BTreeMap<String, serde_json::Value>,
 }

@@ -1,6 +1,7 @@
 //! File, environment and flags into one checked [`Config`], each overriding the one before. Reads the
 //! configuration file and nothing else; creates nothing.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,14 +47,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
             .or_else(|| raw.endpoint.clone()),
         ["OSS endpoint", "--oss-endpoint", "OSS_ENDPOINT", "endpoint"],
     )?;
-    let model_dir = required(
-        flags
-            .model_dir
-            .clone()
-            .or_else(|| env.get("MODEL_DIR").map(PathBuf::from))
-            .or_else(|| raw.model_dir.clone()),
-        ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
-    )?;
+    let model_dir = model_dir_of(flags, env, raw)?;
     let state_dir = state_dir_of(flags, env, raw);
     let fetch = fetch(flags, env, raw)?;
     let exit_when_complete = flags.exit_when_complete;
@@ -101,6 +95,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         exit_when_complete,
         command: flags.command.clone(),
         log: log(flags, raw)?,
+        http: http(flags, env, raw)?,
         audit_path: flags.audit_path.clone().or_else(|| raw.audit_path.clone()),
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
@@ -116,6 +111,20 @@ fn secrets(env: &Environment) -> Vec<(String, Zeroizing<String>)> {
 /// The state directory alone, for tasks that need no model. Called by `cli`.
 pub fn state_dir(flags: &Flags, env: &Environment) -> Result<PathBuf, Error> {
     Ok(state_dir_of(flags, env, &read_file(flags)?))
+}
+
+/// The model directory alone, for tasks that ask the agent of one. Called by `cli`.
+pub fn model_dir(flags: &Flags, env: &Environment) -> Result<PathBuf, Error> {
+    let given = flags.model_dir.is_some() || env.get("MODEL_DIR").is_some();
+    model_dir_of(flags, env, &if given { Raw::default() } else { read_file(flags)? })
+}
+
+fn model_dir_of(flags: &Flags, env: &Environment, raw: &Raw) -> Result<PathBuf, Error> {
+    let given = flags.model_dir.clone().or_else(|| env.get("MODEL_DIR").map(PathBuf::from));
+    required(
+        given.or_else(|| raw.model_dir.clone()),
+        ["model directory", "--model-dir", "MODEL_DIR", "modelDir"],
+    )
 }
 
 fn state_dir_of(flags: &Flags, env: &Environment, raw: &Raw) -> PathBuf {
@@ -233,6 +242,27 @@ fn on_change(flags: &Flags, raw: &Raw) -> Result<OnChange, Error> {
             value: text.clone(),
             wanted: "write restart or fail".to_owned(),
         }),
+    }
+}
+
+/// Where the state of the load is served. Not to other machines by mistake.
+fn http(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Option<SocketAddr>, Error> {
+    let fail = |value: &str, wanted: &str| Error::Value {
+        name: "http",
+        value: value.to_owned(),
+        wanted: wanted.to_owned(),
+    };
+    let of_env = env.get("OSSC_HTTP").map(|text| {
+        text.parse().map_err(|_| fail(text, "an IP address and a port are needed, such as 127.0.0.1:9464"))
+    });
+    let address = flags.http.or(of_env.transpose()?).or(raw.http);
+    let is_remote = flags.http_remote || raw.http_remote.unwrap_or(false);
+    match address {
+        Some(address) if !address.ip().is_loopback() && !is_remote => Err(fail(
+            &address.to_string(),
+            "other machines reach it: give an address of loopback such as 127.0.0.1, or say --http-remote",
+        )),
+        address => Ok(address),
     }
 }
 

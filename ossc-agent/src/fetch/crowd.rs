@@ -63,6 +63,11 @@ impl Crowd {
         Self { at_work: watch::channel(few).0, few, most, state: Lock::new(state) }
     }
 
+    /// How many are to work now, and how many at most.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (*self.at_work.borrow(), self.most)
+    }
+
     /// Whether the connection of this number, from 0, is to work now.
     pub(super) fn admits(&self, number: u32) -> bool {
         number < *self.at_work.borrow()

@@ -20,6 +20,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use self::file_work::FileWork;
+use super::view::BlockState;
 use crate::base::{BlockIndex, Extent, FileId, Lane, Layout};
 
 /// Longest demand that counts as short, in bytes. Reads of loaders are 4 KiB to 16 MiB, sometimes one call a
@@ -94,6 +95,11 @@ impl Lanes {
             Lane::Background => return,
         };
         line.push_back(Wanted { file, blocks });
+    }
+
+    /// Somebody wants these blocks before all else that is planned, but for what readers are about to want.
+    pub(super) fn plan_first(&mut self, file: FileId, blocks: Range<u32>) {
+        self.planned.push_front(Wanted { file, blocks });
     }
 
     /// What comes first in the planned lane, in place of what this was told before.
@@ -244,6 +250,20 @@ impl Lanes {
     /// How many of these blocks are not ready.
     pub(super) fn unready(&self, file: FileId, blocks: Range<u32>) -> u32 {
         self.files.get(file.index()).map_or(0, |work| work.unready(blocks))
+    }
+
+    /// Bytes of the file that are not ready.
+    pub(super) fn unready_bytes(&self, file: FileId) -> u64 {
+        self.files.get(file.index()).map_or(0, |work| work.layout().size() - work.ready_bytes())
+    }
+
+    /// The blocks of a file; `of_ready` says where a ready one came from.
+    pub(super) fn blocks(
+        &self,
+        file: FileId,
+        of_ready: impl Fn(BlockIndex) -> BlockState,
+    ) -> Vec<BlockState> {
+        self.files.get(file.index()).map_or_else(Vec::new, |work| work.blocks(of_ready))
     }
 
     /// How the file divides into blocks.

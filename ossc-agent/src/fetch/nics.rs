@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::sync::Lock;
+use super::view::NicView;
 
 /// Failures in a row, of any connections, after which a NIC is down: more than one unlucky connection has.
 const STRIKES: u32 = 2;
@@ -54,6 +55,12 @@ impl Nics {
             let up = nics.iter().filter(|nic| nic.is_up() && nics.len() > 1);
             up.map(|nic| nic.reach).max().unwrap_or(0)
         })
+    }
+
+    /// All of them, for whoever looks.
+    pub(super) fn view(&self) -> Vec<NicView> {
+        let view = |nic: &Nic| NicView { connections: nic.connections, is_up: nic.is_up() };
+        self.0.with(|nics| nics.iter().map(view).collect())
     }
 
     /// Which NIC a new connection goes through.

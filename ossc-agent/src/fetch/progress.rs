@@ -24,6 +24,8 @@ pub struct Progress {
 pub struct Counts {
     /// Bytes of blocks fetched. A block that was fetched again after a checksum mismatch counts twice.
     pub bytes_fetched: u64,
+    /// The part of these that peers sent.
+    pub bytes_from_peers: u64,
     /// Ranged GETs sent, retries included.
     pub requests: u64,
     /// Requests that were tried again.

@@ -13,6 +13,7 @@ use super::inflight::Waiters;
 use super::lanes::Lanes;
 use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
+use super::view::{BlockState, Provenance};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
 use crate::peer::{Mode, Peers};
 
@@ -46,6 +47,8 @@ struct State {
     /// Files lost for good, with the reason.
     lost: BTreeMap<FileId, Failure>,
     counts: Counts,
+    /// By file.
+    provenance: Vec<Provenance>,
     closing: bool,
 }
 
@@ -65,9 +68,16 @@ impl Queue {
             mismatched: Vec::new(),
             lost: BTreeMap::new(),
             counts: Counts::default(),
+            provenance: Vec::new(),
             closing: false,
         };
         Self { state: Lock::new(state), signal: Signal::default(), peers }
+    }
+
+    /// Remembers where the blocks came from that are there already, by file.
+    pub(super) fn with_provenance(self, provenance: Vec<Provenance>) -> Self {
+        self.state.with(|state| state.provenance = provenance);
+        self
     }
 
     /// Calls `done` when every block of `range` is there or one is lost; `lane` Demand or Planned fetches it.
@@ -118,6 +128,17 @@ impl Queue {
             }
         });
         self.signal.one();
+    }
+
+    /// Puts a file at the head of what is planned; the bytes of it that are not ready.
+    pub(super) fn plan_first(&self, file: FileId) -> u64 {
+        let bytes = self.state.with(|state| {
+            let Some(layout) = state.lanes.layout(file) else { return 0 };
+            state.lanes.plan_first(file, 0..layout.block_count());
+            state.lanes.unready_bytes(file)
+        });
+        self.signal.one();
+        bytes
     }
 
     /// Replaces the head of the planned lane.
@@ -179,6 +200,18 @@ impl Queue {
                 None => Err(state.lanes.next_due()),
             }
         })
+    }
+
+    /// The block that is about to be ready was sent by a peer.
+    pub(super) fn came_from_peer(&self, file: FileId, block: BlockIndex) {
+        self.state.with(|state| {
+            if let Some(layout) = state.lanes.layout(file) {
+                state.counts.bytes_from_peers += layout.range_of(block).len();
+            }
+            if let Some(provenance) = state.provenance.get_mut(file.index()) {
+                provenance.from_peer(block);
+            }
+        });
     }
 
     /// The store has published a block that was handed out.
@@ -260,6 +293,9 @@ impl Queue {
         self.state.with(|state| {
             state.lanes.forget_some(file, blocks);
             for block in blocks {
+                if let Some(provenance) = state.provenance.get_mut(file.index()) {
+                    provenance.forget(*block);
+                }
                 state.lanes.want(file, block.0..block.0 + 1, Lane::Planned);
             }
         });
@@ -276,6 +312,9 @@ impl Queue {
     pub(super) fn forgotten(&self, file: FileId) {
         self.state.with(|state| {
             state.lanes.forget(file);
+            if let Some(provenance) = state.provenance.get_mut(file.index()) {
+                provenance.forget_all();
+            }
             if let Some(layout) = state.lanes.layout(file) {
                 state.lanes.want(file, 0..layout.block_count(), Lane::Planned);
             }
@@ -293,6 +332,19 @@ impl Queue {
     pub(super) fn end_waiters(&self) {
         let done = self.state.with(|state| state.waiters.take_all());
         finish(done, &Err(Failure::new(Cause::ShuttingDown)));
+    }
+
+    /// The blocks of a file, for whoever looks.
+    pub(super) fn blocks(&self, file: FileId) -> Vec<BlockState> {
+        self.state.with(|state| match state.provenance.get(file.index()) {
+            Some(provenance) => state.lanes.blocks(file, |block| provenance.of_ready(block)),
+            None => Vec::new(),
+        })
+    }
+
+    /// Whether a file is lost for good.
+    pub(super) fn is_lost(&self, file: FileId) -> bool {
+        self.state.with(|state| state.lost.contains_key(&file))
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -79,6 +79,8 @@ pub(super) struct Transfer<'a> {
     digest: Digest,
     /// How long pieces have waited for their turns.
     waited: Duration,
+    /// A peer sends what comes.
+    from_peer: bool,
     /// Requests given up since a piece came last, because they stood still.
     given_up: u32,
 }
@@ -98,6 +100,7 @@ impl<'a> Transfer<'a> {
             end: range.end(),
             digest,
             waited: Duration::ZERO,
+            from_peer: false,
             given_up: 0,
         }
     }
@@ -149,6 +152,8 @@ impl<'a> Transfer<'a> {
             self.file.note_crc64(crc64);
         }
         let body_crc = body.block_crc64();
+        // Peers alone tell it.
+        self.from_peer = body_crc.is_some();
         while self.position < self.end {
             let wanted = self.end - self.position;
             // Pieces end where the next one is aligned in the file, so that the page cache can use large folios.
@@ -229,6 +234,9 @@ impl<'a> Transfer<'a> {
             bytes = rest;
             if self.position == block_end {
                 self.file.commit(block, self.digest.finalize());
+                if self.from_peer {
+                    self.queue.came_from_peer(self.left.file, block);
+                }
                 self.digest.reset();
                 self.left.blocks.start += 1;
                 if self.queue.block_ready(self.left.file, block) == Flow::Stop {

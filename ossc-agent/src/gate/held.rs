@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::Shared;
 use super::demand::{Demand, Guarded, Reply};
+use super::snapshot::Waiting;
 use crate::base::{ByteRange, millis};
 use crate::keeper::Wanted;
 use crate::store::Inode;
@@ -30,6 +31,8 @@ struct Reader {
     /// The bytes it waits for.
     range: ByteRange,
     since: Instant,
+    /// What it is told of by in the counts.
+    number: u64,
     /// Whether it is the first of its file, which the log tells an operator.
     first: bool,
     /// Whether its bytes were promised once and then were not there.
@@ -70,19 +73,29 @@ impl<D: Demand> Held<D> {
         } else {
             tracing::debug!(%path, pid, %range, "reader held");
         }
-        self.shared.counters.held();
+        let since = Instant::now();
+        let number = self.shared.counters.held(Waiting { pid, file: file.id(), range, since });
         self.shared.record.hold(event.fd.as_raw_fd(), event.pid, Wanted::File(file.inode(), range));
         let others = Vec::new();
-        self.ask(Reader { event, file, others, range, since: Instant::now(), first, asked_again: false });
+        self.ask(Reader { event, file, others, range, since, number, first, asked_again: false });
     }
 
     /// Keeps a reader of an earlier agent waiting until each of these files has the range: it reads one of them.
     pub(super) fn hold_for_any(&mut self, event: Event, mut files: Vec<Arc<dyn Guarded>>, range: ByteRange) {
         let Some(file) = files.pop() else { return self.answer_on_record(&event, Ok(())) };
         tracing::info!(pid = event.pid, %range, files = files.len() + 1, "reader of an unknown file held");
-        self.shared.counters.held();
-        let since = Instant::now();
-        self.ask(Reader { event, file, others: files, range, since, first: false, asked_again: false });
+        let (pid, since) = (event.pid, Instant::now());
+        let number = self.shared.counters.held(Waiting { pid, file: file.id(), range, since });
+        self.ask(Reader {
+            event,
+            file,
+            others: files,
+            range,
+            since,
+            number,
+            first: false,
+            asked_again: false,
+        });
     }
 
     fn ask(&mut self, reader: Reader) {
@@ -152,9 +165,9 @@ impl<D: Demand> Held<D> {
     }
 
     fn let_go(&self, reader: Reader, outcome: Result<(), Errno>) {
-        let Reader { event, file, range, since, first, .. } = reader;
+        let Reader { event, file, range, since, number, first, .. } = reader;
         let wait = since.elapsed();
-        self.shared.counters.released(wait);
+        self.shared.counters.released(number, wait);
         self.answer_on_record(&event, outcome);
         let (path, pid, wait_ms) = (file.path().display(), event.pid, millis(wait));
         match outcome {

@@ -4,37 +4,27 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use crate::store::STATE_DIR;
-use crate::sys::{file, rights};
+use crate::store;
+use crate::sys::rights;
 
 /// Name of the socket.
 const SOCKET: &str = "keeper";
 
-/// The state directory, if there is one.
-fn directory(model_dir: &Path) -> io::Result<File> {
-    let root = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(model_dir)?;
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    file::open_beneath(root.as_fd(), Path::new(STATE_DIR), flags, Mode::empty())
-}
-
 /// Listens there; called while holding the lock of the model directory, so that whoever had the name before
 /// is gone.
 pub(super) fn listen(model_dir: &Path) -> io::Result<OwnedFd> {
-    let dir = directory(model_dir)?;
+    let dir = store::state_dir(model_dir)?;
     remove(&dir)?;
     rights::listen_in(dir.as_fd(), SOCKET)
 }
 
 /// Connects to the keeper, if there is one.
 pub(super) fn connect(model_dir: &Path) -> io::Result<Option<OwnedFd>> {
-    let connected = directory(model_dir).and_then(|dir| rights::connect_in(dir.as_fd(), SOCKET));
+    let connected = store::state_dir(model_dir).and_then(|dir| rights::connect_in(dir.as_fd(), SOCKET));
     match connected {
         Ok(socket) => Ok(Some(socket)),
         Err(error)
@@ -51,7 +41,7 @@ pub(super) fn connect(model_dir: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// Takes the name away; fine if it is not there.
 pub(super) fn forget(model_dir: &Path) -> io::Result<()> {
-    remove(&directory(model_dir)?)
+    remove(&store::state_dir(model_dir)?)
 }
 
 fn remove(dir: &File) -> io::Result<()> {

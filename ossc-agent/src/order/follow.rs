@@ -16,6 +16,7 @@ use self::trail::{Course, Trail};
 use super::Plan;
 use super::merge::Block;
 use crate::base::{ByteRange, FileId, Layout};
+use crate::metrics::Foresight;
 
 /// Ways followed at once. Loaders read with up to 16 threads; what is more is the noise of random reads.
 const MAX_TRAILS: usize = 48;
@@ -48,6 +49,7 @@ pub struct Follower {
     last_start: Vec<Option<u64>>,
     /// The one used last stands last.
     trails: Vec<Trail>,
+    foresight: Foresight,
 }
 
 impl Follower {
@@ -72,10 +74,17 @@ impl Follower {
             touched: layouts.iter().map(|layout| vec![false; per_block(layout)]).collect(),
             last_start: vec![None; layouts.len()],
             trails: Vec::new(),
+            foresight: Foresight::default(),
             layouts,
             order,
             places,
         }
+    }
+
+    /// Counts whether readers found their bytes there, when they first came to a block.
+    #[must_use]
+    pub fn foresight(&self) -> Foresight {
+        self.foresight.clone()
     }
 
     /// A reader accesses `range`. Gives what to fetch ahead of all readers, in place of what was given before;
@@ -87,12 +96,18 @@ impl Follower {
         is_ready: impl Fn(FileId, ByteRange) -> bool,
     ) -> Option<Plan> {
         let touch = self.touch(file, range)?;
+        let is_there = is_ready(file, range);
+        if is_there {
+            self.foresight.hits.inc()
+        } else {
+            self.foresight.misses.inc()
+        };
         let followed = self.take_expecting(&touch);
         self.begin(&touch, followed.as_ref());
         let mut trail = followed?;
         trail.advance(&touch);
         let ahead = trail.ahead(&self.layouts, &self.order);
-        let is_due = trail.adapt(!is_ready(file, range), range.len(), &ahead, &is_ready);
+        let is_due = trail.adapt(!is_there, range.len(), &ahead, &is_ready);
         self.trails.push(trail);
         is_due.then(|| self.windows(is_ready))
     }

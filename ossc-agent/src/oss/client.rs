@@ -23,6 +23,7 @@ use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
 use crate::base::{Nic, Object, millis};
+use crate::metrics;
 
 /// Size of a reply's body, bytes: 1000 keys of 1024 bytes, percent-encoded, with their metadata, are under 5 MiB.
 const MAX_REPLY_BYTES: usize = 16 << 20;
@@ -70,7 +71,8 @@ impl Client {
         let clock = Clock::default();
         let credentials = CredentialCache::new(config.credentials, clock.clone());
         let Config { bucket, prefix, sources, request_timeout, .. } = config;
-        let dialer = Dialer::new(tls, sources, Requests::new(audit));
+        let requests = Requests::new(audit, &sources);
+        let dialer = Dialer::new(tls, sources, requests);
         Ok(Self {
             shared: Arc::new(Shared {
                 endpoint,
@@ -83,6 +85,12 @@ impl Client {
                 request_timeout,
             }),
         })
+    }
+
+    /// Counts of what this client and its connections do.
+    #[must_use]
+    pub fn metrics(&self) -> metrics::Requests {
+        self.shared.dialer.requests.metrics.clone()
     }
 
     /// All objects under the prefix, in key order, or the one object it names. Directory markers are among them,

@@ -1,5 +1,5 @@
 //! What is known of each request that is sent: begun where it is sent, filled in as its reply comes, and passed on
-//! when it has ended, in whatever way. Today to the audit log. Driven by `http` and `connection`; a request whose
+//! when it has ended, in whatever way: to the audit log, and to the metrics. Driven by `http` and `connection`; a request whose
 //! future is dropped ends too.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use super::audit::{Audit, Line};
 use super::dial::Stream;
 use super::error::Error;
 use crate::base::{ByteRange, Lane, Nic, chain};
+use crate::metrics::{self, Counter};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +60,16 @@ impl<'a> About<'a> {
 }
 
 /// Hears of every request of a client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Requests {
     audit: Option<Audit>,
+    pub(super) metrics: metrics::Requests,
 }
 
 impl Requests {
-    pub(super) fn new(audit: Option<Audit>) -> Arc<Self> {
-        Arc::new(Self { audit })
+    /// For requests through these NICs.
+    pub(super) fn new(audit: Option<Audit>, nics: &[Nic]) -> Arc<Self> {
+        Arc::new(Self { audit, metrics: metrics::Requests::new(nics) })
     }
 
     /// A request is about to be sent.
@@ -90,7 +93,19 @@ impl Requests {
             code: None,
             error: None,
         });
-        Sent { requests: Arc::clone(self), line: line.map(Box::new), begun: Instant::now(), took: None }
+        if about.attempt > 1 {
+            self.metrics.retried(about.operation.name());
+        }
+        Sent {
+            requests: Arc::clone(self),
+            operation: about.operation,
+            line: line.map(Box::new),
+            begun: Instant::now(),
+            took: None,
+            status: None,
+            code: None,
+            received: None,
+        }
     }
 }
 
@@ -98,16 +113,25 @@ impl Requests {
 #[derive(Debug)]
 pub(super) struct Sent {
     requests: Arc<Requests>,
-    /// None when nobody wants to know.
+    operation: Operation,
+    /// None when there is no audit log.
     line: Option<Box<Line>>,
     begun: Instant,
     /// Time to its end, if that is known: a whole reply, or an error.
     took: Option<Duration>,
+    status: Option<u16>,
+    /// `Code` of OSS's error.
+    code: Option<String>,
+    /// Counts bytes of an object.
+    received: Option<Counter>,
 }
 
 impl Sent {
     /// It goes over this connection.
     pub(super) fn over(&mut self, stream: &Stream, nic: Option<&Nic>) {
+        if self.operation == Operation::Get {
+            self.received = self.requests.metrics.received(nic);
+        }
         if let Some(line) = &mut self.line {
             line.nic = nic.map(Nic::to_string);
             line.local = stream.local_address().map(|address| address.to_string());
@@ -116,6 +140,14 @@ impl Sent {
 
     /// The reply's head has come.
     pub(super) fn answered(&mut self, status: u16, request_id: Option<&str>) {
+        self.status = Some(status);
+        if self.operation == Operation::Get {
+            self.requests.metrics.answered(self.begun.elapsed());
+        }
+        if status >= 300 {
+            // What comes is no part of an object.
+            self.received = None;
+        }
         if let Some(line) = &mut self.line {
             line.status = Some(status);
             line.error = (status >= 400).then(|| format!("status {status}"));
@@ -125,6 +157,9 @@ impl Sent {
 
     /// Bytes of the body have come.
     pub(super) fn received(&mut self, bytes: u64) {
+        if let Some(received) = &self.received {
+            received.inc_by(bytes);
+        }
         if let Some(line) = &mut self.line {
             line.bytes += bytes;
         }
@@ -132,9 +167,7 @@ impl Sent {
 
     /// It failed with this error, which is given back.
     pub(super) fn failed(&mut self, error: Error) -> Error {
-        if let (Some(line), Some(service)) = (&mut self.line, error.service()) {
-            line.code = Some(service.code.clone());
-        }
+        self.code = error.service().map(|service| service.code.clone());
         self.broke(&error);
         error
     }
@@ -155,11 +188,14 @@ impl Sent {
 
 impl Drop for Sent {
     fn drop(&mut self) {
+        let took = self.took.unwrap_or_else(|| self.begun.elapsed());
+        let code = self.code.take();
+        self.requests.metrics.ended(self.operation.name(), self.status, code.as_deref(), took);
         let (Some(mut line), Some(audit)) = (self.line.take(), &self.requests.audit) else { return };
+        line.code = code;
         if self.took.is_none() {
             line.error = Some("given up before its end".to_owned());
         }
-        let took = self.took.unwrap_or_else(|| self.begun.elapsed());
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         line.duration_ms = f64::from(micros) / 1000.0;
         audit.note(*line);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::base::{BlockIndex, Layout};
+use crate::fetch::view::BlockState;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -59,6 +60,16 @@ impl FileWork {
 
     pub(super) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// All blocks; `of_ready` says where a ready one came from.
+    pub(super) fn blocks(&self, of_ready: impl Fn(BlockIndex) -> BlockState) -> Vec<BlockState> {
+        let view = |(block, state): (u32, &State)| match state {
+            State::Missing => BlockState::Missing,
+            State::InFlight => BlockState::Fetching,
+            State::Ready => of_ready(BlockIndex(block)),
+        };
+        (0..).zip(&self.states).map(view).collect()
     }
 
     /// Blocks that can be handed out.
