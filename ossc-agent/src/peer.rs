@@ -12,6 +12,7 @@ pub mod authority;
 pub mod bitmap;
 mod choose;
 mod config;
+mod counts;
 mod error;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -23,6 +24,7 @@ mod link;
 mod membership;
 pub mod placement;
 pub mod pursuit;
+mod ramp;
 mod sends;
 mod server;
 mod stream;
@@ -39,7 +41,8 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
-pub use config::{Config, Security, TlsFiles};
+pub use config::{Config, Security, TlsFiles, Trial};
+pub use counts::{Counts, Tally};
 pub use error::Error;
 pub use exchange::{Body, BodyError, Fetching, Next, OriginRead};
 pub use id::{BadName, Name, ObjectId};
@@ -125,6 +128,7 @@ impl Peers {
         let settings = swarm::Settings {
             peer_slots: (connections / 2).clamp(1, 16),
             origin_slots: connections.saturating_sub(connections / 2).clamp(1, 64),
+            any_holder: !config.trial.owners_only,
             ..swarm::Settings::default()
         };
         let swarm = Swarm::new(settings, (me.clone(), config.weight), files, fastrand::u64(..), started);
@@ -139,6 +143,7 @@ impl Peers {
             suspects: Mutex::default(),
             hashes: Mutex::default(),
             settled: OnceLock::new(),
+            trial: config.trial,
             store,
             pool,
             auth,
@@ -191,6 +196,23 @@ impl Peers {
         wanted: &mut dyn Iterator<Item = (FileId, BlockIndex)>,
     ) -> Option<(FileId, BlockIndex)> {
         self.inner.swarm().choose(wanted, Instant::now())
+    }
+
+    /// The origin asks for fewer requests.
+    pub fn slow_down(&self) {
+        self.inner.swarm().ramp.slow_down(Instant::now());
+    }
+
+    /// What came from where so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let (blocks, bytes) = self.inner.sends.sent();
+        Counts { served: Tally { blocks, bytes }, ..self.inner.swarm().counts }
+    }
+
+    /// Logs what came from where. Called by the agent when the load is over.
+    pub fn log_counts(&self) {
+        self.counts().log();
     }
 
     /// This node owns nothing from now on, and still serves. Called by the agent before it ends.

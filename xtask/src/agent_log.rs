@@ -12,6 +12,9 @@ use serde_json::Value;
 /// Every object of the model is complete and verified; the gate is gone.
 pub(crate) const ALL_COMPLETE: &str = "all files complete";
 
+/// How many bytes came from where; the last word on a load with peers.
+pub(crate) const WHERE_FROM: &str = "where the bytes came from";
+
 /// One event.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Event {
@@ -33,6 +36,12 @@ impl Event {
     /// None when the line is no event.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok()
+    }
+
+    /// Its fields that are whole numbers.
+    pub(crate) fn counts(&self) -> Vec<(String, u64)> {
+        let number = |(name, value): (&String, &Value)| Some((name.clone(), value.as_u64()?));
+        self.fields.iter().filter_map(number).filter(|(name, _)| !name.starts_with("log.")).collect()
     }
 
     /// Whether it tells of trouble.

@@ -307,6 +307,7 @@ impl<'a> Load<'a> {
             ms = millis(self.started.elapsed()),
             "all files complete"
         );
+        self.peers.iter().for_each(Peers::log_counts);
         // The order of the load is known now, whatever becomes of this process later.
         self.keep_order();
     }

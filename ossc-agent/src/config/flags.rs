@@ -84,7 +84,7 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE")]
     pub bandwidth_limit: Option<Bytes>,
 
-    /// Block size: a power of two from 2M to 16M [default: by model size]
+    /// Block size: a power of two from 128K to 16M [default: by model size]
     #[arg(long, value_name = "SIZE")]
     pub block_size: Option<Bytes>,
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::raw::Raw;
 use super::{Environment, Error, Flags};
 use crate::base::{Bytes, Nic};
-use crate::peer::{Config, Name, Security, TlsFiles};
+use crate::peer::{Config, Name, Security, TlsFiles, Trial};
 
 /// Cluster of nodes that were not told another one.
 const DEFAULT_CLUSTER: &str = "ossc";
@@ -193,7 +193,26 @@ pub(super) fn resolve(
             .map_or(DEFAULT_LINGER, |seconds| Duration::from_secs(seconds.into())),
         sources: sources.to_vec(),
         security,
+        trial: trial(env),
     }))
+}
+
+/// What tests ask for.
+#[cfg(debug_assertions)]
+fn trial(env: &Environment) -> Trial {
+    let start = env.get("OSSC_TEST_PEERS_START").and_then(|text| text.parse().ok());
+    let what = env.get("OSSC_TEST_PEERS");
+    Trial {
+        start: start.map(|millis| std::time::UNIX_EPOCH + Duration::from_millis(millis)),
+        owners_only: what == Some("owners-only"),
+        lies: what == Some("lies"),
+    }
+}
+
+/// Never in a release build.
+#[cfg(not(debug_assertions))]
+fn trial(_env: &Environment) -> Trial {
+    Trial::default()
 }
 
 /// How peers know each other; None if nothing was said about it.

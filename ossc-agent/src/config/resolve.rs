@@ -270,7 +270,7 @@ fn block_size(flags: &Flags, raw: &Raw) -> Result<Option<BlockSize>, Error> {
     let fail = |value: String| Error::Value {
         name: "block size",
         value,
-        wanted: "a power of two from 2M to 16M is needed".to_owned(),
+        wanted: "a power of two from 128K to 16M is needed".to_owned(),
     };
     let bytes = match (flags.block_size, &raw.block_size) {
         (Some(bytes), _) => bytes,

@@ -26,11 +26,14 @@ use super::threads::Phase;
 use super::transfer::{Transfer, Trouble};
 use super::turns::Turns;
 use crate::base::{ByteRange, Extent, FileId, Lane, chain};
-use crate::peer::Peers;
+use crate::peer::{Mode, Peers};
 use crate::store::{File, Sealed, Store};
 
 /// Until the origin is asked again for a checksum it could not give.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How soon a connection that is not to work looks whether there are peers to ask.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What all connections work on.
 pub(super) struct Shared {
@@ -99,7 +102,7 @@ impl<S: Source> Connection<S> {
     pub(super) async fn run(mut self) {
         loop {
             // Among peers, how many read the origin is theirs to say; the others are to ask peers.
-            if self.shared.peers.is_none() {
+            if self.shared.peers.as_ref().is_none_or(|peers| peers.mode() == Mode::Alone) {
                 if !self.shared.crowd.admits(self.number) {
                     // What this one has left to do, such as sealing a file that it has filled, is for another one.
                     self.shared.queue.pass_on();
@@ -107,6 +110,8 @@ impl<S: Source> Connection<S> {
                 tokio::select! {
                     biased;
                     () = self.shared.crowd.admitted(self.number) => {}
+                    // Peers may have come meanwhile.
+                    () = tokio::time::sleep(LOOK_AGAIN), if self.shared.peers.is_some() => continue,
                     // To be told to stop.
                     _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => {}
                 }
@@ -194,6 +199,7 @@ impl<S: Source> Connection<S> {
                 Remedy::TryAgain => retry.after_failure(fastrand::f64()),
                 Remedy::SlowDown => {
                     shared.crowd.slow_down(Instant::now());
+                    shared.peers.iter().for_each(Peers::slow_down);
                     retry.after_slow_down(fastrand::f64())
                 }
                 Remedy::GiveUp => None,

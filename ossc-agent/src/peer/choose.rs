@@ -26,9 +26,9 @@ impl Swarm {
     pub fn claim(&mut self, at: (FileId, BlockIndex), now: Instant) -> bool {
         self.refresh(now);
         if self.is_mine(at, now) {
-            self.take_off(at, Flight::Origin);
+            self.take_off(at, Flight::Origin, now);
         } else if self.peer_in_flight < self.settings.peer_slots {
-            self.take_off(at, Flight::Peer);
+            self.take_off(at, Flight::Peer, now);
         } else {
             return false;
         }
@@ -42,7 +42,7 @@ impl Swarm {
         now: Instant,
     ) -> Option<(FileId, BlockIndex)> {
         self.refresh(now);
-        let origin_free = self.origin_in_flight < self.settings.origin_slots;
+        let origin_free = self.origin_in_flight < self.ramp.slots();
         let peer_free = self.peer_in_flight < self.settings.peer_slots;
         if !origin_free && !peer_free {
             return None;
@@ -66,7 +66,7 @@ impl Swarm {
             }
             if self.is_mine(at, now) {
                 if origin_free && position <= own_limit {
-                    self.take_off(at, Flight::Origin);
+                    self.take_off(at, Flight::Origin, now);
                     return Some(at);
                 }
                 continue;
@@ -82,7 +82,7 @@ impl Swarm {
             }
         }
         let at = best?.at;
-        self.take_off(at, Flight::Peer);
+        self.take_off(at, Flight::Peer, now);
         Some(at)
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::id::Name;
 use crate::base::Nic;
@@ -32,6 +32,19 @@ pub struct Config {
     pub sources: Vec<Nic>,
     /// How peers know each other.
     pub security: Security,
+    /// For tests and the testbed.
+    pub trial: Trial,
+}
+
+/// What only tests ask for; a release build has nothing that sets it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trial {
+    /// The load begins at this time, when all nodes know each other.
+    pub start: Option<SystemTime>,
+    /// Blocks come from their owners alone.
+    pub owners_only: bool,
+    /// Blocks are sent with wrong checksums.
+    pub lies: bool,
 }
 
 /// How peers know each other.

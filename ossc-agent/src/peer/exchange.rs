@@ -5,8 +5,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::counts::Why;
 use super::link::{self, Send};
 use super::pursuit::{Outcome, Pursuit, Step};
 use super::swarm::NodeIndex;
@@ -74,9 +75,11 @@ impl Peers {
     /// Blocks that are read from the origin without asking anybody.
     #[must_use]
     pub fn read_origin(&self, file: FileId, blocks: std::ops::Range<u32>) -> OriginRead {
-        let mut swarm = self.inner.swarm();
+        let (mut swarm, now) = (self.inner.swarm(), Instant::now());
         for block in blocks.clone().map(BlockIndex) {
-            swarm.take_off((file, block), super::swarm::Flight::Origin);
+            let bytes = swarm.len((file, block));
+            swarm.counts.read_origin(Why::Alone, bytes);
+            swarm.read_begins((file, block), now);
         }
         OriginRead { inner: Arc::clone(&self.inner), file, blocks }
     }
@@ -119,13 +122,23 @@ impl Fetching {
                             }
                         }
                         Err(error) => {
-                            tracing::debug!(%error, ?node, "a peer did not answer");
-                            self.tell(node, &Outcome::Failed);
+                            let is_alive = self.is_slow(node, &error);
+                            tracing::debug!(%error, ?node, is_alive, "a peer did not answer");
+                            let outcome = if is_alive { Outcome::Busy(Duration::ZERO) } else { Outcome::Failed };
+                            self.tell(node, &outcome);
                         }
                     }
                 }
             }
         }
+    }
+
+    /// Whether a request failed only because its peer is busy: something comes from it all the time.
+    fn is_slow(&self, node: NodeIndex, error: &io::Error) -> bool {
+        let name = self.inner.swarm().name(node).cloned();
+        let address = name.and_then(|name| lock(&self.inner.addresses).get(&name).copied());
+        error.kind() == io::ErrorKind::TimedOut
+            && address.is_some_and(|address| self.inner.pool.hears_from(address))
     }
 
     /// What became of the body: the block is there, or why not.
@@ -151,7 +164,7 @@ impl Fetching {
         node: NodeIndex,
         (file, block): (FileId, BlockIndex),
         headers: &[(&str, String)],
-        wait: std::time::Duration,
+        wait: Duration,
     ) -> io::Result<(Reply, link::Body)> {
         let inner = &self.inner;
         let (object, name) = {
@@ -206,9 +219,9 @@ impl Drop for Fetching {
 impl Drop for OriginRead {
     fn drop(&mut self) {
         self.inner.judge(self.file, self.blocks.clone());
-        let mut swarm = self.inner.swarm();
+        let (mut swarm, now) = (self.inner.swarm(), Instant::now());
         for block in self.blocks.clone().map(BlockIndex) {
-            swarm.land((self.file, block));
+            swarm.land((self.file, block), now);
         }
     }
 }

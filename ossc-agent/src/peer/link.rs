@@ -6,14 +6,15 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpSocket;
+use tokio::time::timeout_at;
 
 use super::auth::{Auth, BodyHash};
 use super::id::Name;
@@ -24,12 +25,20 @@ use crate::sys;
 
 /// Time for a TCP connect. Dead nodes are found by this, so it decides what a death costs.
 const CONNECT: Duration = Duration::from_millis(300);
+/// And to a peer that was heard lately: on a full link the first packet may be lost, and is sent again after a
+/// second (RFC 6298 section 2.1).
+const CONNECT_ALIVE: Duration = Duration::from_millis(1500);
+/// What "lately" is: twelve rounds of questions what it has.
+const LATELY: Duration = Duration::from_secs(3);
 /// Time for a TLS handshake, which may queue behind others on a busy node.
 const HANDSHAKE: Duration = Duration::from_secs(2);
-/// Time for a reply's head beyond what the peer may hold the request.
+/// Time for a reply's head beyond what the peer may hold the request, in which nothing at all comes from the peer: a
+/// reply may queue behind many others on a full link.
 const HEAD: Duration = Duration::from_millis(1500);
-/// Time in which at least one byte of a body must come.
+/// Time in which at least one byte of a body must come, or of anything else from the peer.
 const PROGRESS: Duration = Duration::from_secs(2);
+/// And the most that is waited for a head or for the next byte of a body while the peer sends other things.
+const MOST: Duration = Duration::from_secs(10);
 /// Idle connections kept to each peer; as many as are used at once.
 const KEPT: usize = 4;
 /// Most bytes lent at once.
@@ -42,6 +51,7 @@ const KEPT_BUFFERS: usize = 32;
 pub(super) struct Pool {
     idle: Mutex<HashMap<SocketAddr, Vec<Link>>>,
     buffers: Mutex<Vec<Box<[u8]>>>,
+    pulses: Mutex<HashMap<SocketAddr, Arc<Pulse>>>,
     auth: Arc<Auth>,
     cluster: Name,
     me: Name,
@@ -54,6 +64,7 @@ pub(super) struct Pool {
 struct Link {
     stream: Stream,
     received: Received,
+    pulse: Arc<Pulse>,
 }
 
 /// A request to send.
@@ -70,8 +81,8 @@ pub(super) struct Send<'a> {
 
 impl Pool {
     pub(super) fn new(auth: Arc<Auth>, cluster: Name, me: Name, sources: Vec<Nic>) -> Self {
-        let (idle, buffers) = (Mutex::default(), Mutex::default());
-        Self { idle, buffers, auth, cluster, me, sources, turn: AtomicUsize::new(0) }
+        let (idle, buffers, pulses) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { idle, buffers, pulses, auth, cluster, me, sources, turn: AtomicUsize::new(0) }
     }
 
     /// Sends a request; the reply's head, and its body to be received.
@@ -82,7 +93,7 @@ impl Pool {
             if !link.is_quiet().await {
                 continue;
             }
-            match within(limit, link.converse(&head, send.body)).await {
+            match link.converse(&head, send.body, limit).await {
                 Ok(Some(reply)) => return self.reply(send.to, link, reply, proof.as_deref()),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
                 // It was closed meanwhile; so may the others be.
@@ -92,7 +103,7 @@ impl Pool {
             (head, proof) = self.head(&send);
         }
         let mut link = self.connect(send.to).await?;
-        let reply = within(limit, link.converse(&head, send.body)).await?;
+        let reply = link.converse(&head, send.body, limit).await?;
         self.reply(send.to, link, reply.ok_or(io::ErrorKind::UnexpectedEof)?, proof.as_deref())
     }
 
@@ -163,9 +174,16 @@ impl Pool {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let source = turn.checked_rem(usable.len()).and_then(|at| usable.get(at)).copied();
         let socket = TcpSocket::from_std_stream(sys::socket::tcp_socket(to, source)?);
-        let stream = within(CONNECT, socket.connect(to)).await?;
+        let pulse = Arc::clone(lock(&self.pulses).entry(to).or_default());
+        let limit = if pulse.is_within(LATELY) { CONNECT_ALIVE } else { CONNECT };
+        let stream = within(limit, socket.connect(to)).await?;
         let stream = within(HANDSHAKE, self.auth.connect(stream)).await?;
-        Ok(Link { stream, received: Received::default() })
+        Ok(Link { stream, received: Received::default(), pulse })
+    }
+
+    /// Whether something came from this address lately.
+    pub(super) fn hears_from(&self, address: SocketAddr) -> bool {
+        lock(&self.pulses).get(&address).is_some_and(|pulse| pulse.is_within(HEAD))
     }
 
     fn take_idle(&self, to: SocketAddr) -> Option<Link> {
@@ -197,11 +215,52 @@ impl Link {
         pending.await && self.received.is_empty()
     }
 
-    async fn converse(&mut self, head: &str, body: &[u8]) -> io::Result<Option<Reply>> {
-        self.stream.write_all(head.as_bytes()).await?;
-        self.stream.write_all(body).await?;
-        self.stream.flush().await?;
-        self.received.head(&mut self.stream, wire::parse_reply).await
+    /// Sends a request and receives the reply's head, unless nothing comes from the peer for `quiet`.
+    async fn converse(&mut self, head: &str, body: &[u8], quiet: Duration) -> io::Result<Option<Reply>> {
+        let pulse = Arc::clone(&self.pulse);
+        let reply = pulse.patiently(quiet, async {
+            self.stream.write_all(head.as_bytes()).await?;
+            self.stream.write_all(body).await?;
+            self.stream.flush().await?;
+            self.received.head(&mut self.stream, wire::parse_reply).await
+        });
+        let reply = reply.await?;
+        pulse.beat();
+        Ok(reply)
+    }
+}
+
+/// When something came from a peer last, on any connection.
+#[derive(Debug, Default)]
+struct Pulse(Mutex<Option<Instant>>);
+
+impl Pulse {
+    fn beat(&self) {
+        *lock(&self.0) = Some(Instant::now());
+    }
+
+    fn is_within(&self, time: Duration) -> bool {
+        lock(&self.0).is_some_and(|last| last.elapsed() < time)
+    }
+
+    /// The future's result, or `TimedOut` when nothing has come from the peer for `quiet`, or after long in any case.
+    async fn patiently<T>(
+        &self,
+        quiet: Duration,
+        future: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let began = Instant::now();
+        let mut future = pin!(future);
+        loop {
+            let last = lock(&self.0).map_or(began, |last| last.max(began));
+            let until = (last + quiet).min(began + quiet.max(MOST));
+            if until <= Instant::now() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if let Ok(result) = timeout_at(until.into(), &mut future).await {
+                return result;
+            }
+        }
     }
 }
 
@@ -236,7 +295,8 @@ impl Body {
         self.filled = end;
         while self.filled < room {
             let rest = buffer.get_mut(self.filled..room).unwrap_or_default();
-            let count = within(PROGRESS, link.stream.read(rest)).await?;
+            let count = link.pulse.patiently(PROGRESS, link.stream.read(rest)).await?;
+            link.pulse.beat();
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -8,7 +8,7 @@ pub(super) mod gossip;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
@@ -102,7 +102,8 @@ pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>, discovery: Discov
         }
         let all_heard = seen.values().all(|seen| seen.is_me || seen.heard.is_some());
         let waited = began.elapsed();
-        if inner.settled.get().is_none() && (all_heard && waited >= least || waited >= SETTLE) {
+        let may_start = inner.trial.start.is_none_or(|start| SystemTime::now() >= start);
+        if inner.settled.get().is_none() && may_start && (all_heard && waited >= least || waited >= SETTLE) {
             inner.settled.get_or_init(|| ());
             inner.wake();
         }

@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::counts::Why;
 use super::id::Name;
-use super::swarm::{At, Flight, NodeIndex, Swarm};
+use super::swarm::{At, NodeIndex, Swarm};
 use crate::base::{BlockIndex, FileId};
 
 /// Most redirects followed in a row.
@@ -15,6 +16,8 @@ pub const MAX_HOPS: u8 = 2;
 /// Before asking round again, at first and at most.
 const PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// How many times as long a block is waited for that somebody says to be reading.
+const READING: u32 = 4;
 
 /// What a request may lead to at the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,8 +121,11 @@ impl Swarm {
     /// being read until [`Self::land`].
     pub fn next_step(&mut self, pursuit: &mut Pursuit, now: Instant) -> Step {
         let at = pursuit.at;
-        if self.origin_only.contains(&at) || !self.is_sharing(now) {
-            return self.origin(at);
+        if self.origin_only.contains(&at) {
+            return self.origin(at, Why::Again, now);
+        }
+        if !self.is_sharing(now) {
+            return self.origin(at, Why::Alone, now);
         }
         let hint = pursuit.hint.take().filter(|(node, _)| self.can_ask(pursuit, *node, now));
         if let Some((node, hop)) = hint {
@@ -136,7 +142,8 @@ impl Swarm {
             return match self.pick(pursuit, now).or_else(|| self.unsure(pursuit, ranks, now)) {
                 Some(node) => self.ask(pursuit, node, Role::Holder, 0),
                 None if pursuit.coming && !self.is_blocked(pursuit, now) => self.pause(pursuit),
-                None => self.origin(at),
+                None if ranks.first() == Some(&Some(NodeIndex::ME)) => self.origin(at, Why::Own, now),
+                None => self.origin(at, Why::StandIn, now),
             };
         }
         let holder = self.pick(pursuit, now);
@@ -148,25 +155,26 @@ impl Swarm {
         if let Some(holder) = holder {
             return self.ask(pursuit, holder, Role::Holder, 0);
         }
-        let blocked = self.is_blocked(pursuit, now);
-        let stand_in = !pursuit.coming || blocked;
+        let stand_in = !pursuit.coming;
         for node in ranks.into_iter().flatten().filter(|_| stand_in) {
             if node == NodeIndex::ME {
-                return self.origin(at);
+                return self.origin(at, Why::StandIn, now);
             }
             if self.can_ask(pursuit, node, now) {
                 return self.ask(pursuit, node, Role::Owner, 0);
             }
         }
         let bytes = self.len(at);
-        if blocked && self.budget.take(bytes, now) {
-            return self.origin(at);
+        if self.is_blocked(pursuit, now) && self.budget.take(bytes, now) {
+            return self.origin(at, Why::Escape, now);
         }
         self.pause(pursuit)
     }
 
     fn is_blocked(&self, pursuit: &Pursuit, now: Instant) -> bool {
-        now.saturating_duration_since(pursuit.began) >= self.settings.patience
+        // Who is known to read it gets more time: a second reader would only make the origin slower.
+        let times = if self.readers(pursuit.at, now).next().is_some() { READING } else { 1 };
+        now.saturating_duration_since(pursuit.began) >= self.patience() * times
     }
 
     /// Begins another round after a while.
@@ -188,6 +196,8 @@ impl Swarm {
         now: Instant,
     ) -> bool {
         let (file, block) = pursuit.at;
+        let bytes = self.len(pursuit.at);
+        self.counts.answered(outcome, bytes);
         if let Some(entry) = self.nodes.get_mut(node.index()) {
             entry.asked = entry.asked.saturating_sub(1);
             match outcome {
@@ -221,9 +231,10 @@ impl Swarm {
         }
     }
 
-    fn origin(&mut self, at: At) -> Step {
+    fn origin(&mut self, at: At, why: Why, now: Instant) -> Step {
+        self.counts.read_origin(why, self.len(at));
         self.forced.remove(&at);
-        self.take_off(at, Flight::Origin);
+        self.read_begins(at, now);
         Step::Origin
     }
 
@@ -233,6 +244,7 @@ impl Swarm {
         if let Some(node) = self.nodes.get_mut(node.index()) {
             node.asked += 1;
         }
+        self.counts.asked(role);
         // Who is not reading it answers at once.
         Step::Ask { node, role, hop, wait: self.settings.park }
     }

@@ -3,7 +3,7 @@
 //! only fetched ahead. A peer that asks for more than its share is told to come again.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(super) struct Sends {
     urgent: Arc<Semaphore>,
     /// Waiting for a place or being sent.
     queued: AtomicU32,
+    /// Blocks and bytes sent in full.
+    sent: (AtomicU64, AtomicU64),
     by_peer: Mutex<HashMap<Name, u32>>,
     rate: Option<Mutex<Bucket>>,
 }
@@ -55,6 +57,7 @@ impl Sends {
             ahead: Arc::new(Semaphore::new(SENDS)),
             urgent: Arc::new(Semaphore::new(URGENT)),
             queued: AtomicU32::new(0),
+            sent: Default::default(),
             by_peer: Mutex::default(),
             rate: rate.map(|bytes_a_second| {
                 Mutex::new(Bucket { bytes_a_second: bytes_a_second.max(1), paid: Instant::now() })
@@ -65,6 +68,17 @@ impl Sends {
     /// Blocks that wait to be sent or are being sent.
     pub(super) fn queue(&self) -> u32 {
         self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Blocks and bytes that were sent in full.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        (self.sent.0.load(Ordering::Relaxed), self.sent.1.load(Ordering::Relaxed))
+    }
+
+    /// A block of so many bytes has been sent in full.
+    pub(super) fn count(&self, bytes: u64) {
+        self.sent.0.fetch_add(1, Ordering::Relaxed);
+        self.sent.1.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// A place for a block of this peer, unless it or all have too many.

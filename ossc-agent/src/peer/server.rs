@@ -164,7 +164,9 @@ impl Talk<'_> {
         }
         let head = self.head(200, range.len(), headers);
         within(PROGRESS, self.stream.write_all(head.as_bytes())).await?;
-        send_range(inner, self.stream, file, range).await
+        send_range(inner, self.stream, file, range).await?;
+        inner.sends.count(range.len());
+        Ok(())
     }
 
     /// A reply with a small body or none.

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use self::node::{Node, Shared, count, forget, frontier};
 use super::bitmap::Bitmap;
+use super::counts::Counts;
 use super::health::{Breaker, EscapeBudget};
 use super::id::{Name, ObjectId};
 use super::placement::{self, Candidate, NodeKey, RANKS};
+use super::ramp::Ramp;
 use crate::base::{BlockIndex, FileId, Layout};
 
 /// Between two looks at whether time alone has changed who owns blocks.
@@ -31,7 +33,7 @@ pub struct Settings {
     pub look_ahead: u64,
     /// Bytes behind the own frontier in which blocks are asked of peers.
     pub window: u64,
-    /// Blocks read from the origin at a time.
+    /// Blocks read from the origin at a time, at most.
     pub origin_slots: u32,
     /// Blocks asked of peers at a time.
     pub peer_slots: u32,
@@ -41,12 +43,15 @@ pub struct Settings {
     pub join_delay: Duration,
     /// How long a peer may hold a request for a block that it is reading.
     pub park: Duration,
-    /// A block that peers cannot give for so long may be read from the origin, within the budget.
+    /// A block that peers cannot give for so long, or for eight times what blocks take, may be read from the origin,
+    /// within the budget.
     pub patience: Duration,
     /// A bitmap older than this is not trusted to say that a node lacks a block.
     pub fresh: Duration,
     /// A queue longer than this sends requests to other holders.
     pub long_queue: u32,
+    /// Blocks are taken from whoever has them; else from their owners alone, which is worse, to see how much.
+    pub any_holder: bool,
 }
 
 impl Default for Settings {
@@ -63,6 +68,7 @@ impl Default for Settings {
             patience: Duration::from_secs(5),
             fresh: Duration::from_secs(1),
             long_queue: 4,
+            any_holder: true,
         }
     }
 }
@@ -106,6 +112,16 @@ pub(super) enum Flight {
     Peer,
 }
 
+/// A block in flight.
+#[derive(Debug)]
+struct UnderWay {
+    flight: Flight,
+    /// When it was chosen.
+    since: Instant,
+    /// When its read from the origin began.
+    reading: Option<Instant>,
+}
+
 /// A block of a file.
 pub(super) type At = (FileId, BlockIndex);
 
@@ -126,7 +142,11 @@ pub struct Swarm {
     checked: Option<Instant>,
     /// When the domain last changed.
     changed: Instant,
-    in_flight: HashMap<At, Flight>,
+    in_flight: HashMap<At, UnderWay>,
+    /// How many blocks may be read from the origin at a time.
+    pub(super) ramp: Ramp,
+    /// How long blocks take from their choice to their end, on average.
+    typical: Duration,
     pub(super) origin_in_flight: u32,
     pub(super) peer_in_flight: u32,
     /// Blocks that others asked this node to read because their owner cannot.
@@ -136,6 +156,7 @@ pub struct Swarm {
     /// Blocks that peers are reading from the origin, as last heard.
     reading: HashMap<At, Vec<NodeIndex>>,
     pub(super) budget: EscapeBudget,
+    pub(super) counts: Counts,
 }
 
 impl Swarm {
@@ -166,6 +187,7 @@ impl Swarm {
             })
             .collect();
         let block = files.iter().map(|file| file.layout.block_size().bytes()).max().unwrap_or(0);
+        let ramp = Ramp::new(settings.origin_slots);
         let mut swarm = Self {
             settings,
             rng: fastrand::Rng::with_seed(seed),
@@ -179,12 +201,15 @@ impl Swarm {
             checked: None,
             changed: now,
             in_flight: HashMap::new(),
+            ramp,
+            typical: Duration::ZERO,
             origin_in_flight: 0,
             peer_in_flight: 0,
             forced: HashSet::new(),
             origin_only: HashSet::new(),
             reading: HashMap::new(),
             budget: EscapeBudget::new(start, block, now),
+            counts: Counts::default(),
         };
         swarm.node(&name, weight, now);
         swarm.refresh(now);
@@ -419,7 +444,7 @@ impl Swarm {
     /// Peers that have the block and can be asked.
     pub(super) fn holders(&self, at: At, now: Instant) -> impl Iterator<Item = NodeIndex> + '_ {
         let copies = self.files.get(at.0.index()).and_then(|file| file.copies.get(at.1.0 as usize));
-        let nodes = if copies.is_some_and(|copies| *copies > 0) { self.nodes.len() } else { 0 };
+        let nodes = if self.settings.any_holder && copies.is_some_and(|copies| *copies > 0) { self.nodes.len() } else { 0 };
         let nodes = u16::try_from(nodes).unwrap_or(u16::MAX);
         (1..nodes).map(NodeIndex).filter(move |node| self.has(*node, at) && self.is_usable(*node, now))
     }
@@ -440,7 +465,7 @@ impl Swarm {
     /// Blocks that this node is reading from the origin.
     #[must_use]
     pub fn own_reading(&self) -> Vec<(ObjectId, BlockIndex)> {
-        let origin = self.in_flight.iter().filter(|(_, flight)| **flight == Flight::Origin);
+        let origin = self.in_flight.iter().filter(|(_, under_way)| under_way.flight == Flight::Origin);
         origin.filter_map(|((file, block), _)| Some((self.object(*file)?, *block))).collect()
     }
 
@@ -462,25 +487,50 @@ impl Swarm {
 
     /// Whether a block is under way here, and where from.
     pub(super) fn flight(&self, at: At) -> Option<Flight> {
-        self.in_flight.get(&at).copied()
+        self.in_flight.get(&at).map(|under_way| under_way.flight)
     }
 
     /// A block is under way, or changes its way.
-    pub(super) fn take_off(&mut self, at: At, flight: Flight) {
-        self.land(at);
-        self.in_flight.insert(at, flight);
+    pub(super) fn take_off(&mut self, at: At, flight: Flight, now: Instant) {
+        let before = self.remove(at);
+        let since = before.map_or(now, |before| before.since);
+        self.in_flight.insert(at, UnderWay { flight, since, reading: None });
         match flight {
             Flight::Origin => self.origin_in_flight += 1,
             Flight::Peer => self.peer_in_flight += 1,
         }
     }
 
-    /// A block is no longer under way: it is there, or was given up.
-    pub fn land(&mut self, at: (FileId, BlockIndex)) {
-        match self.in_flight.remove(&at) {
-            Some(Flight::Origin) => self.origin_in_flight -= 1,
-            Some(Flight::Peer) => self.peer_in_flight -= 1,
-            None => {}
+    /// A block is being read from the origin from now on.
+    pub(super) fn read_begins(&mut self, at: At, now: Instant) {
+        self.take_off(at, Flight::Origin, now);
+        if let Some(under_way) = self.in_flight.get_mut(&at) {
+            under_way.reading = Some(now);
         }
+    }
+
+    /// A block is no longer under way: it is there, or was given up.
+    pub fn land(&mut self, at: (FileId, BlockIndex), now: Instant) {
+        let under_way = self.origin_in_flight;
+        let Some(landed) = self.remove(at) else { return };
+        let took = now.saturating_duration_since(landed.since);
+        self.typical = if self.typical.is_zero() { took } else { self.typical * 15 / 16 + took / 16 };
+        if let Some(reading) = landed.reading {
+            self.ramp.landed(now.saturating_duration_since(reading), under_way);
+        }
+    }
+
+    fn remove(&mut self, at: At) -> Option<UnderWay> {
+        let removed = self.in_flight.remove(&at)?;
+        match removed.flight {
+            Flight::Origin => self.origin_in_flight -= 1,
+            Flight::Peer => self.peer_in_flight -= 1,
+        }
+        Some(removed)
+    }
+
+    /// How long a block may be tried to be had from peers: on a crowded network all blocks take long.
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.patience.max(self.typical * 8)
     }
 }

@@ -15,11 +15,15 @@ const NAME: &str = "ossc-cluster-";
 /// Where ip(8) keeps named namespaces.
 const NAMESPACES: &str = "/run/netns";
 
+/// The third byte of the addresses of each half.
+const HALVES: [u8; 2] = [0, 2];
+
 /// The namespaces of one run.
 #[derive(Debug)]
 pub(crate) struct Network {
     /// All of them, the bridge's first.
     names: Vec<String>,
+    nodes: u8,
 }
 
 impl Network {
@@ -29,20 +33,49 @@ impl Network {
     /// Makes it; speeds in Mbit/s.
     pub(crate) fn make(nodes: u8, link: u32, origin: u32) -> Result<Self> {
         remove_stale()?;
-        let mut network = Self { names: Vec::new() };
+        let mut network = Self { names: Vec::new(), nodes };
         let hub = network.add("hub")?;
         ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"])?;
         ip(&["-n", &hub, "link", "set", "br0", "up"])?;
         network.join("origin", Self::ORIGIN, origin)?;
         for node in 0..nodes {
-            network.join(&node.to_string(), Self::address(node), link)?;
+            network.join(&node.to_string(), Self::address(node, nodes), link)?;
         }
         Ok(network)
     }
 
-    /// Where a node is.
-    pub(crate) fn address(node: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 77, 0, node + 1)
+    /// Where a node is: each half of the nodes has a network of its own.
+    pub(crate) fn address(node: u8, nodes: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, if node < nodes / 2 { HALVES[0] } else { HALVES[1] }, node + 1)
+    }
+
+    /// Gives a node's link another speed, Mbit/s.
+    pub(crate) fn set_speed(&self, node: u8, speed: u32) -> Result<()> {
+        shape(&name("hub"), &format!("p-{node}"), speed)?;
+        shape(&self.node(node), "eth0", speed)
+    }
+
+    /// Takes a node off the network, and nobody is told.
+    pub(crate) fn unplug(&self, node: u8) -> Result<()> {
+        ip(&["-n", &name("hub"), "link", "set", &format!("p-{node}"), "down"])
+    }
+
+    /// From now on nothing goes from the node to another one.
+    pub(crate) fn isolate(&self, node: u8) -> Result<()> {
+        HALVES.iter().try_for_each(|half| self.blackhole("add", node, *half))
+    }
+
+    /// Parts the halves, or joins them again.
+    pub(crate) fn part(&self, apart: bool) -> Result<()> {
+        let what = if apart { "add" } else { "del" };
+        (0..self.nodes).try_for_each(|node| {
+            let other = if node < self.nodes / 2 { HALVES[1] } else { HALVES[0] };
+            self.blackhole(what, node, other)
+        })
+    }
+
+    fn blackhole(&self, what: &str, node: u8, half: u8) -> Result<()> {
+        ip(&["-n", &self.node(node), "route", what, "blackhole", &format!("10.77.{half}.0/24")])
     }
 
     /// The origin's namespace.
@@ -83,7 +116,7 @@ fn shape(namespace: &str, device: &str, speed: u32) -> Result<()> {
     // Room for 4 ms of the rate, and never less than some large segments.
     let burst = (u64::from(speed) * 500).max(128 << 10).to_string();
     let arguments = [
-        "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst,
+        "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst,
         "latency", "50ms",
     ];
     cmd::quietly(Command::new("tc").args(arguments))

@@ -290,7 +290,7 @@ impl Sim {
                 swarm.choose(&mut missing.map(|block| (FILE, block)), now)
             } else if swarm.origin_in_flight < 16 {
                 missing.next().map(|block| {
-                    swarm.take_off((FILE, block), Flight::Origin);
+                    swarm.take_off((FILE, block), Flight::Origin, now);
                     (FILE, block)
                 })
             } else {
@@ -404,7 +404,7 @@ impl Sim {
     fn ready(&mut self, node: usize, block: BlockIndex) {
         let entry = &mut self.nodes[node];
         assert!(entry.have.set(block), "a block came twice");
-        entry.swarm.land((FILE, block));
+        entry.swarm.land((FILE, block), self.now);
         entry.in_flight.remove(&block);
         if entry.have.first_missing().is_none() {
             entry.finished = Some(self.now);
