@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use e2e::agent::{ALL_COMPLETE, Agent, FILES_VISIBLE, PATIENCE, READER_HELD, Start, exit};
 use e2e::asking::{self, exchange, metrics, page, port, run, status};
+use e2e::cluster::Cluster;
 use e2e::origin::shards;
 use e2e::process::Process;
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
+use e2e::turn;
 use oss_server::{Config, End, Entry, Fault, Operation, Rule, RuleHandle};
 use serde_json::Value;
 
@@ -185,6 +187,28 @@ fn names_are_known(port: SocketAddr) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn what_peers_sent_is_told_apart() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(2, Config { rate: RATE, ..Config::default() }, shards(2, SHARD))?;
+    let first = cluster.start(0).start()?;
+    first.wait_for(ALL_COMPLETE)?;
+    let second = cluster.start(1).option("--http", "127.0.0.1:0").start()?;
+    second.wait_for(ALL_COMPLETE)?;
+    let port = port(&second)?;
+    let status = status(port)?;
+    ensure!(status["sources"][1]["source"] == "peer" && status["sources"][1]["nic"].is_null(), "{status}");
+    let from_peers = number(&status, "/sources/1/received_bytes")?;
+    ensure!(from_peers > 0.0 && from_peers <= float(cluster.origin().size()), "{status}");
+    let files = status["files"].as_array().context("no files")?;
+    let has = |file: &Value, letter| file["blocks"].as_str().is_some_and(|blocks| blocks.contains(letter));
+    ensure!(files.iter().any(|file| has(file, 'p')) && !files.iter().any(|file| has(file, 'c')), "{status}");
+    let sample = "ossc_received_bytes_total{source=\"peer\",nic=\"\"}";
+    ensure!(metrics(port)?.get(sample) == Some(&from_peers), "{status}");
+    second.stop()?.expect(exit::OK)?;
+    first.stop()?.expect(exit::OK)
 }
 
 #[test]
