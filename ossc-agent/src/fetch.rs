@@ -51,7 +51,6 @@ use crate::base::{ByteRange, FileId, Lane, Nic};
 use crate::oss;
 use crate::peer::Peers;
 use crate::store::Store;
-use crate::sys;
 
 /// What `sync` is made of.
 mod primitives {
@@ -189,9 +188,6 @@ impl Fetcher {
                 full.push_back(file.id());
             }
         }
-        // A model that fits is written back by the kernel when the load is over, and takes nothing from it.
-        let to_come = lanes.total_bytes() - lanes.ready_bytes();
-        let early_writeback = sys::file::dirty_room().is_none_or(|room| to_come > room);
         let queue = Queue::new(lanes, full, peers.clone());
         let turns = Turns::new(store.files().len(), config.threads.get());
         let shared = Arc::new(Shared {
@@ -201,7 +197,6 @@ impl Fetcher {
             nics: Nics::new(config.sources.len()),
             patience: Patience::new(retry.still),
             crowd: Crowd::new(connections.get(), config.threads.get(), Instant::now()),
-            early_writeback,
             limit: Limit::new(config.bandwidth_limit, Instant::now()),
             events,
             retry,
