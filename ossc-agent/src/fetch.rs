@@ -54,7 +54,6 @@ use crate::base::{ByteRange, FileId, Lane, Nic};
 use crate::oss;
 use crate::peer::Peers;
 use crate::store::Store;
-use crate::sys;
 
 /// What `sync` is made of.
 mod primitives {
@@ -192,9 +191,6 @@ impl Fetcher {
                 full.push_back(file.id());
             }
         }
-        // A model that fits is written back by the kernel when the load is over, and takes nothing from it.
-        let to_come = lanes.total_bytes() - lanes.ready_bytes();
-        let early_writeback = sys::file::dirty_room().is_none_or(|room| to_come > room);
         let provenance = store.files().iter().map(|file| Provenance::new(file.ready().snapshot()));
         let queue = Queue::new(lanes, full, peers.clone()).with_provenance(provenance.collect());
         let turns = Turns::new(store.files().len(), config.threads.get());
@@ -205,7 +201,6 @@ impl Fetcher {
             nics: Nics::new(config.sources.len()),
             patience: Patience::new(retry.still),
             crowd: Crowd::new(connections.get(), config.threads.get(), Instant::now()),
-            early_writeback,
             limit: Limit::new(config.bandwidth_limit, Instant::now()),
             events,
             retry,

@@ -6,9 +6,9 @@
 // one JSON object: the time from the creation of the files to the last byte written, and the CPU time of the client
 // threads.
 //
-//   floor PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB
+//   floor ADDRESS PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB
 //
-// The objects are 127.0.0.1:PORT, PREFIX00.bin and so on, of equal size, readable without a signature. The files
+// The objects are ADDRESS:PORT, PREFIX00.bin and so on, of equal size, readable without a signature. The files
 // DIRECTORY/floor-N are removed before it ends. Any failure ends it with status 1.
 
 #define _GNU_SOURCE
@@ -124,17 +124,18 @@ static double now(void) {
 }
 
 int main(int count, char **values) {
-    if (count != 8) {
-        fprintf(stderr, "usage: floor PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB\n");
+    if (count != 9) {
+        fprintf(stderr, "usage: floor ADDRESS PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB\n");
         return 1;
     }
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons((uint16_t)atoi(values[1]));
-    prefix = values[2];
-    connections = atol(values[3]);
-    total_bytes = atol(values[4]);
-    files = atol(values[5]);
-    buffer_bytes = atol(values[7]) << 10;
+    if (inet_pton(AF_INET, values[1], &address.sin_addr) != 1) fail("floor: address");
+    address.sin_port = htons((uint16_t)atoi(values[2]));
+    prefix = values[3];
+    connections = atol(values[4]);
+    total_bytes = atol(values[5]);
+    files = atol(values[6]);
+    const char *directory = values[7];
+    buffer_bytes = atol(values[8]) << 10;
     if (connections < 1 || connections > MAX_CONNECTIONS || files < 1 || files > MAX_FILES || buffer_bytes < MAX_HEAD ||
         total_bytes < connections || total_bytes % files) {
         fprintf(stderr, "floor: at most %d connections and %d files of equal size\n", MAX_CONNECTIONS, MAX_FILES);
@@ -143,7 +144,7 @@ int main(int count, char **values) {
     file_bytes = total_bytes / files;
 
     double started = now(), cpu = 0;
-    make_files(values[6]);
+    make_files(directory);
     pthread_t clients[MAX_CONNECTIONS];
     for (long id = 0; id < connections; id++)
         if (pthread_create(&clients[id], NULL, receive, (void *)(intptr_t)id)) fail("floor: thread");
@@ -155,7 +156,7 @@ int main(int count, char **values) {
 
     for (long file = 0; file < files; file++) {
         char path[PATH_MAX];
-        file_path(path, values[6], file);
+        file_path(path, directory, file);
         close(file_fds[file]);
         unlink(path);
     }

@@ -3,15 +3,20 @@
 //! medians and ratios. Every run starts from files that do not exist and a clean page cache.
 //!
 //! The rows: a synthetic model over unshaped loopback, from the start of the agent to its last byte
-//! complete and verified. A full run writes docs/bench/README.md; `--quick` only prints, because its
+//! complete and verified; the same over links of a known speed (`shaped`); what is observed of readers (`observed`). A full run writes docs/bench/README.md; `--quick` only prints, because its
 //! figures are not for comparing.
 
 mod agent;
 mod floor;
+// The tests' own links, of which not all is of use here.
+#[path = "../../tests/e2e/src/links.rs"]
+#[expect(unreachable_pub, dead_code, reason = "a module of the end-to-end tests, used as it is")]
+mod links;
 mod machine;
-mod measure;
+mod memory;
 mod observed;
 mod reader;
+mod shaped;
 mod table;
 
 use std::fs;
@@ -20,11 +25,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-pub(crate) use measure::{Args as MeasureArgs, measure};
-
 use crate::server::{Server, Settings};
 use crate::{build, cmd, setup};
 use floor::Floor;
+use memory::Reserve;
 use table::{Row, Sample};
 
 /// Where the results of a full run are kept.
@@ -83,9 +87,10 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
     let machine = machine::describe(scratch.path())?;
     let rows = rows(workload, rounds, scratch.path());
+    let shaped = shaped::section(args.quick, scratch.path());
     let observed = observed::section(args.quick, scratch.path());
     scratch.close().context("cannot remove the files of the bench")?;
-    let report = report(workload, rounds, &rows?, &machine) + &observed?;
+    let report = report(workload, rounds, &rows?, &machine) + &shaped? + &observed?;
     println!("{report}");
     if !args.quick {
         let path = cmd::root().join(REPORT);
@@ -118,7 +123,7 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     for round in 0..=rounds {
         // Each round starts with another one, so that none always comes after the same.
         for contender in (round..round + contenders).map(|turn| turn % contenders) {
-            settle(workload.bytes())?;
+            let _memory = settle(workload.bytes())?;
             let sample = match floor::BUFFERS_KIB.get(contender) {
                 Some(&buffer_kib) => floor.run(server, workload, buffer_kib, scratch)?,
                 None => agent::run(&agents[contender - floors].1, workload, scratch)?,
@@ -144,15 +149,12 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     Ok(floor.into_iter().chain(agents).collect())
 }
 
-/// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other. Then
-/// touches as much memory as a run fills: a virtual machine's memory that nobody used for a while is taken from its
-/// host page by page, which costs more than the whole run and hits whoever comes first.
-fn settle(bytes: u64) -> Result<()> {
+/// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other. Gives
+/// the memory for the next one, which is to be kept until its end.
+fn settle(bytes: u64) -> Result<Reserve> {
     cmd::quietly(&mut Command::new("sync"))?;
     fs::write("/proc/sys/vm/drop_caches", "1").context("cannot drop the page cache")?;
-    let bytes = usize::try_from(bytes + bytes / 2).context("more bytes than memory")?;
-    std::hint::black_box(vec![1_u8; bytes]);
-    Ok(())
+    Reserve::fill(bytes)
 }
 
 fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> String {
@@ -166,8 +168,8 @@ fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> Str
          {files} files of {} MiB from the local test server over plain HTTP, {connections} connections, to files that do \
          not exist yet, from the start of the process to the last byte complete and verified. The floor is a C program \
          that receives and writes the same bytes from the same server and does nothing else \
-         ([floor.c](../../xtask/bench/floor.c)), timed from the creation of its files. Client and server share the machine's processors in both cases; CPU time is the client's alone, \
-         for the agent with its start-up.\n\n\
+         ([floor.c](../../xtask/bench/floor.c)), timed from the creation of its files. Client and server share the machine's processors in both cases; CPU time is the client's alone until \
+         then, for the agent with its start-up.\n\n\
          {}",
         file_bytes >> 20,
         table::markdown(rows)

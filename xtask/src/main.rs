@@ -46,9 +46,6 @@ enum Command {
     Cluster(cluster::Args),
     /// Check the agent on several kernels, in emulated machines and here, and write docs/kernel-support.md (root)
     Vm(vm::Args),
-    /// Run a program and print what it used as JSON; `bench` runs itself with this
-    #[command(hide = true)]
-    Measure(bench::MeasureArgs),
 }
 
 fn main() -> ExitCode {
@@ -63,7 +60,6 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(&args),
         Command::Cluster(args) => cluster::cluster(&args),
         Command::Vm(args) => vm::vm(&args),
-        Command::Measure(args) => bench::measure(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

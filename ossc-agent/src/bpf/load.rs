@@ -53,6 +53,8 @@ pub(super) fn load(config: &Config, offsets: Option<&Offsets>, summary: &mut Sum
     };
     let level = log_level();
     let mut programs = EbpfLoader::new()
+        // The kernel's types are read by `layout`; the programs need none, and aya would read them all again.
+        .btf(None)
         .override_global("SETTINGS", &settings, true)
         .override_global(aya_log::LEVEL, &level, false)
         .load(OBJECT)

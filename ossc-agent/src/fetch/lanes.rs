@@ -48,6 +48,8 @@ pub(super) struct Lanes {
     ahead: VecDeque<Wanted>,
     planned: VecDeque<Wanted>,
     background: bool,
+    /// The file that each slot of the background fills.
+    slots: Vec<usize>,
     /// No file before this one has a missing block.
     background_file: usize,
     /// Missing blocks of all files that are not closed.
@@ -66,6 +68,7 @@ impl Lanes {
             ahead: VecDeque::new(),
             planned: VecDeque::new(),
             background: false,
+            slots: Vec::new(),
             background_file: 0,
             missing: 0,
             ready_bytes: 0,
@@ -113,8 +116,9 @@ impl Lanes {
     }
 
     /// Hands out the next extent for a connection that moves `reach` bytes in the time an extent should take; if
-    /// it comes from the background, then from the `nth` file that has one to give, or the last one.
-    pub(super) fn take(&mut self, reach: u64, nth: u32, now: Instant) -> Option<(Extent, Lane)> {
+    /// it comes from the background, then from the file that this `slot` fills, one of few, each of which fills
+    /// another file while there are enough.
+    pub(super) fn take(&mut self, reach: u64, slot: usize, now: Instant) -> Option<(Extent, Lane)> {
         if let Some(demand) = self.take_demand(reach) {
             return Some(demand);
         }
@@ -122,18 +126,46 @@ impl Lanes {
         let share =
             u32::try_from(self.missing / u64::from(self.connections.get())).unwrap_or(u32::MAX).max(1);
         let max = |work: &FileWork| reach_in_blocks(reach, work.layout()).min(share);
-        let mut planned = [&mut self.ahead, &mut self.planned].into_iter();
-        let (extent, lane) = planned
-            .find_map(|line| take_wanted(&mut self.files, line, Some(now), |work, _| max(work)))
-            .map(|extent| (extent, Lane::Planned))
-            .or_else(|| {
-                let extent = self
-                    .background
-                    .then(|| take_background(&mut self.files, &mut self.background_file, nth, now, max));
-                extent.flatten().map(|extent| (extent, Lane::Background))
-            })?;
+        let planned = [&mut self.ahead, &mut self.planned]
+            .into_iter()
+            .find_map(|line| take_wanted(&mut self.files, line, Some(now), |work, _| max(work)));
+        let (extent, lane) = match planned {
+            Some(extent) => (extent, Lane::Planned),
+            None => {
+                let at = self.background.then(|| self.file_of_slot(slot, now)).flatten()?;
+                let work = self.files.get_mut(at)?;
+                let blocks = work.claim_first(max(work))?;
+                (Extent { file: FileId(u32::try_from(at).ok()?), blocks }, Lane::Background)
+            }
+        };
         self.missing -= u64::from(extent.blocks.end - extent.blocks.start);
         Some((extent, lane))
+    }
+
+    /// The file that a slot of the background goes on with: the one it has begun, else the first that no other slot
+    /// has begun, else the one with the most to do.
+    fn file_of_slot(&mut self, slot: usize, now: Instant) -> Option<usize> {
+        while self.files.get(self.background_file).is_some_and(|work| work.missing() == 0) {
+            self.background_file += 1;
+        }
+        let can_give = |at: &usize| {
+            self.files.get(*at).is_some_and(|work| work.missing() > 0 && !work.rests(now))
+        };
+        if let Some(at) = self.slots.get(slot).copied().filter(can_give) {
+            return Some(at);
+        }
+        let able = || (self.background_file..self.files.len()).filter(can_give);
+        let missing = |at: &usize| self.files.get(*at).map_or(0, FileWork::missing);
+        let free = able().find(|at| !self.slots.contains(at));
+        let at = free.or_else(|| able().max_by_key(missing))?;
+        if self.slots.len() <= slot {
+            // What no file is numbered.
+            self.slots.resize(slot + 1, usize::MAX);
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = at;
+        }
+        Some(at)
     }
 
     /// Hands out the next extent that a reader waits for.
@@ -335,26 +367,6 @@ fn take_wanted(
         line.remove(at);
     }
     None
-}
-
-/// The next extent of the `nth` file that has one to give, or of the last one.
-fn take_background(
-    files: &mut [FileWork],
-    first: &mut usize,
-    nth: u32,
-    now: Instant,
-    max: impl Fn(&FileWork) -> u32,
-) -> Option<Extent> {
-    while files.get(*first).is_some_and(|work| work.missing() == 0) {
-        *first += 1;
-    }
-    let can_give = |(_, work): &(usize, &FileWork)| work.missing() > 0 && !work.rests(now);
-    let able = files.iter().enumerate().skip(*first).filter(can_give);
-    let at = able.map(|(at, _)| at).take(nth as usize + 1).last()?;
-    let work = files.get_mut(at)?;
-    let max = max(work);
-    let blocks = work.claim_first(max)?;
-    Some(Extent { file: FileId(u32::try_from(at).ok()?), blocks })
 }
 
 #[cfg(test)]

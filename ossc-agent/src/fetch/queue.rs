@@ -169,15 +169,15 @@ impl Queue {
     }
 
     /// The next work for a connection that moves `reach` bytes in the time an extent should take; from the
-    /// background, that of the `nth` unfinished file.
-    pub(super) async fn next(&self, reach: u64, nth: impl Fn() -> u32) -> Work {
-        let work = self.signal.until(|| self.take(reach, nth(), Instant::now())).await;
+    /// background, that of this `slot`.
+    pub(super) async fn next(&self, reach: u64, slot: impl Fn() -> usize) -> Work {
+        let work = self.signal.until(|| self.take(reach, slot(), Instant::now())).await;
         // Whoever finds work wakes the next idle one; the last one woken finds nothing.
         self.signal.one();
         work
     }
 
-    fn take(&self, reach: u64, nth: u32, now: Instant) -> Result<Work, Option<Instant>> {
+    fn take(&self, reach: u64, slot: usize, now: Instant) -> Result<Work, Option<Instant>> {
         self.state.with(|state| {
             if let Some(file) = state.full.pop_front() {
                 return Ok(Work::Seal(file));
@@ -189,7 +189,7 @@ impl Queue {
             let taken = match mode {
                 Some((peers, Mode::Sharing)) => state.lanes.take_shared(now, peers),
                 Some((_, Mode::Settling)) => state.lanes.take_demand(reach),
-                Some((_, Mode::Alone)) | None => state.lanes.take(reach, nth, now),
+                Some((_, Mode::Alone)) | None => state.lanes.take(reach, slot, now),
             };
             match taken {
                 Some((extent, lane)) => {

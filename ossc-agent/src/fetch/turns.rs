@@ -1,7 +1,7 @@
 //! Whose turn it is to write to a file, and over how many files the background spreads. Readers want one file
-//! after the other, so the whole bandwidth goes to one file at a time; but the kernel lets one writer at a time
-//! into a file, and where that, and not the network, is what connections wait for, the next file is begun beside
-//! it. Used by `transfer` for each piece and by `worker` for each extent; which files those are is up to `lanes`.
+//! after the other, so the bandwidth goes to two files at a time; but the kernel lets one writer at a time
+//! into a file, and where that, and not the network, is what connections wait for, another one is begun beside
+//! them. Used by `transfer` for each piece and by `worker` for each extent; which files those are is up to `lanes`.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use crate::base::FileId;
 
 /// How much fetching, in time of connections, is looked at together: two or more extents (`rate`).
 const WINDOW: Duration = Duration::from_millis(200);
+/// How many files a load begins with, if there are threads for so many: finding out that one is too few would cost a
+/// short load more than a reader of the first file loses, whose demands come first anyway.
+const FIRST_WIDTH: u32 = 2;
 /// One more file is begun when connections spent more than this part of their time waiting for a turn.
 const TOO_MUCH: u32 = 10;
 
@@ -34,7 +37,7 @@ impl Turns {
     pub(super) fn new(files: usize, threads: u32) -> Self {
         Self {
             files: (0..files).map(|_| Mutex::new(())).collect(),
-            width: AtomicU32::new(1),
+            width: AtomicU32::new(FIRST_WIDTH.min(threads)),
             most: threads,
             fetched: AtomicU64::new(0),
             waited: AtomicU64::new(0),
@@ -90,7 +93,7 @@ mod tests {
                 turns.width()
             },
         );
-        assert_eq!(widths, [1, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(widths, [2, 2, 2, 3, 3, 3, 3]);
     }
 
     #[tokio::test]

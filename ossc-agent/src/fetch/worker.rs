@@ -44,8 +44,6 @@ pub(super) struct Shared {
     pub(super) patience: Patience,
     pub(super) crowd: Crowd,
     pub(super) limit: Limit,
-    /// Whether the disk has to begin early, lest the kernel hold up the load (`sys::file::dirty_room`).
-    pub(super) early_writeback: bool,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) retry: Policy,
     pub(super) peers: Option<Peers>,
@@ -118,8 +116,8 @@ impl<S: Source> Connection<S> {
             }
             let reach = self.rate.reach().min(self.shared.max_extent);
             // Connections of a thread write to the same file, since they never write at the same time.
-            let nth = || self.thread % self.shared.turns.width();
-            match self.shared.queue.next(reach, nth).await {
+            let slot = || (self.thread % self.shared.turns.width()) as usize;
+            match self.shared.queue.next(reach, slot).await {
                 Work::Fetch(extent, lane) => self.fetch(extent, lane).await,
                 Work::Seal(file) => self.seal(file).await,
                 Work::Stop => return,
@@ -131,12 +129,10 @@ impl<S: Source> Connection<S> {
     async fn fetch(&mut self, extent: Extent, lane: Lane) {
         let shared = Arc::clone(&self.shared);
         let Some(file) = shared.store.file(extent.file) else { return };
-        let range = file.layout().range_of_blocks(extent.blocks.clone());
         let mut transfer = Transfer::new(file, &shared.turns, &shared.queue, extent);
         // Held while the origin is read: peers may wait for these blocks as long as it is.
         let _reading = match from_peers(&shared, &mut transfer, lane, &mut self.phase).await {
             FromPeers::Not(reading) => reading,
-            FromPeers::There if shared.early_writeback => return file.start_writeback(range),
             FromPeers::There | FromPeers::Ended => return,
             FromPeers::Write(error) => {
                 let cause = |key, range| Cause::Write { key, range, source: error.into() };
@@ -168,12 +164,7 @@ impl<S: Source> Connection<S> {
                 tracing::info!(nic = self.nic, "a NIC works again");
             }
             let fault = match result {
-                Ok(_) => {
-                    if shared.early_writeback {
-                        file.start_writeback(range);
-                    }
-                    return;
-                }
+                Ok(_) => return,
                 Err(Trouble::Source(fault)) => fault,
                 Err(Trouble::Still) if transfer.give_up() => {
                     tracing::debug!(

@@ -25,8 +25,8 @@ use super::place::Directories;
 use super::ready_file::{Identity, Seal};
 use super::ready_map::ReadyMap;
 use super::seal;
-use crate::base::{BlockIndex, ByteRange, FileId, Layout, Object};
-use crate::sys::file::{self, Facts};
+use crate::base::{BlockIndex, FileId, Layout, Object};
+use crate::sys::file::Facts;
 
 /// Device and inode number, as fstat(2) gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -197,14 +197,6 @@ impl File {
             Err(io::Error::new(io::ErrorKind::InvalidInput, "the bytes end behind the end of the object"))
         };
         outcome.map_err(|source| Error::Write { path: self.path.clone(), offset, source })
-    }
-
-    /// Asks the kernel to begin writing these bytes to disk; cheap, does not wait, and nothing on tmpfs.
-    /// Called by workers after an extent, so that dirty pages do not pile up to the kernel's limit.
-    pub fn start_writeback(&self, range: ByteRange) {
-        if self.directories.model.file_system().is_disk() {
-            file::start_writeback(&self.handle, range);
-        }
     }
 
     /// All bytes of `block` are written and have this CRC-64/XZ: readers may see them from now on, and so does

@@ -1,5 +1,5 @@
 //! Files as the store needs them: opening that cannot leave a directory, what the file system is and
-//! holds, preallocation, early writeback, and the mark that says a file is the agent's own.
+//! holds, preallocation, and the mark that says a file is the agent's own.
 //!
 //! Driven by `store`. Everything returns the kernel's error as it came; the store adds which file and
 //! what to do. Nothing here decides anything.
@@ -18,9 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, OpenHow, ResolveFlag, fallocate, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType};
-use nix::unistd::{SysconfVar, sysconf};
 
-use crate::base::ByteRange;
 
 pub use device::device_instance;
 
@@ -94,7 +92,7 @@ impl FileSystem {
         }
     }
 
-    /// Whether data is on a disk: preallocated, written back early, and there after a reboot.
+    /// Whether data is on a disk: preallocated, and there after a reboot.
     #[must_use]
     pub fn is_disk(self) -> bool {
         matches!(self, Self::Ext4 | Self::Xfs | Self::Btrfs)
@@ -191,29 +189,6 @@ pub fn preallocate(file: &File, bytes: u64) -> io::Result<bool> {
     }
 }
 
-/// Asks the kernel to begin writing the dirty pages of `range` to disk, without waiting for them
-/// (sync_file_range(2)). May still block for a moment when the disk's queue is full. Errors are not
-/// reported here: fsync(2) reports them.
-pub fn start_writeback(file: &File, range: ByteRange) {
-    let (Ok(start), Ok(len)) = (i64::try_from(range.start()), i64::try_from(range.len())) else {
-        return;
-    };
-    // SAFETY: plain numbers and a descriptor that `file` keeps open; no memory is touched.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
-}
-
-/// How many bytes can be dirty in the page cache before the kernel slows down who writes more: half way between its
-/// two thresholds (`dirty_freerun_ceiling()` in mm/page-writeback.c), as they are now. None if it does not say.
-pub fn dirty_room() -> Option<u64> {
-    let vmstat = fs::read_to_string("/proc/vmstat").ok()?;
-    let pages = |name: &str| -> Option<u64> {
-        vmstat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-    };
-    let sum = pages("nr_dirty_threshold")?.checked_add(pages("nr_dirty_background_threshold")?)?;
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok())?;
-    (sum / 2).checked_mul(page)
-}
-
 /// Reports an error of writing any byte of this file to disk since it was opened or last asked, or since
 /// before if nobody was told. Waits only for its first page, where fsync(2) would wait for all and flush
 /// the disk's cache: file_fdatawait_range() in mm/filemap.c checks the whole file whatever the range.
@@ -260,12 +235,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn the_kernel_says_how_much_may_be_dirty() {
-        let room = dirty_room().unwrap();
-        assert!((1 << 20..1 << 50).contains(&room), "{room}");
-    }
 
     #[test]
     fn file_systems_are_told_apart() {

@@ -1,68 +1,111 @@
-//! One load by the release agent, from the start of its process to the event that everything is
-//! complete. What comes after (dropping the gate, ending) counts for its CPU time but not for the load.
+//! One load by the release agent, from the start of its process to the event that everything is complete; its
+//! processor time is what it has used until then, start-up included. What comes after (dropping the gate, writing
+//! to the disk, ending) counts for neither, as it does not for the floor.
 
-use std::env;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ChildStderr, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use nix::unistd::{SysconfVar, sysconf};
+use tempfile::TempDir;
 
-use super::measure::Usage;
 use super::table::Sample;
 use super::{PREFIX, Workload};
 use crate::agent_log::{ALL_COMPLETE, Event};
-use crate::cmd;
+use crate::cmd::{self, Guarded};
 use crate::server::Server;
+
+/// A load under way.
+#[derive(Debug)]
+pub(super) struct Load {
+    process: Guarded,
+    log: BufReader<ChildStderr>,
+    started: Timestamp,
+    /// Has the model directory.
+    work: TempDir,
+}
 
 /// Loads the model into an empty directory, then removes it.
 pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result<Sample> {
-    let work = tempfile::tempdir_in(scratch)?;
-    let model_dir = work.path().join("models");
-    fs::create_dir(&model_dir)?;
-    let threads = threads(workload.connections)?;
-    let report = work.path().join("usage.json");
-    let mut command = cmd::tied(env::current_exe().context("cannot find our own program")?);
-    command
-        .args(["measure", "--report"])
-        .arg(&report)
-        .arg("--")
-        .arg(cmd::root().join("target/release/ossc-agent"))
-        .args(["--exit-when-complete", "--log-format", "json", "--model-dir"])
-        .arg(&model_dir)
-        .arg("--state-dir")
-        .arg(work.path().join("state"))
-        .args(["--threads", &threads.to_string()])
-        .args(["--connections", &(workload.connections / threads).to_string()])
-        .envs(server.environment(PREFIX));
-    if let Some(ca_file) = server.ca_file() {
-        command.arg("--ca-file").arg(ca_file);
+    Load::start(server, workload, "", scratch)?.finish(workload)
+}
+
+impl Load {
+    /// Starts the agent, in the calling thread's network namespace; `sources` are addresses to connect from, if any.
+    pub(super) fn start(server: &Server, workload: Workload, sources: &str, scratch: &Path) -> Result<Self> {
+        let work = tempfile::tempdir_in(scratch)?;
+        let model_dir = work.path().join("models");
+        fs::create_dir(&model_dir)?;
+        let threads = threads(workload.connections)?;
+        let mut command = cmd::tied(cmd::root().join("target/release/ossc-agent"));
+        command
+            .args(["--exit-when-complete", "--log-format", "json", "--model-dir"])
+            .arg(&model_dir)
+            .arg("--state-dir")
+            .arg(work.path().join("state"))
+            .args(["--threads", &threads.to_string()])
+            .args(["--connections", &(workload.connections / threads).to_string()])
+            .envs(server.environment(PREFIX));
+        if !sources.is_empty() {
+            command.env("HTTP_SOURCE_IP", sources);
+        }
+        if let Some(ca_file) = server.ca_file() {
+            command.arg("--ca-file").arg(ca_file);
+        }
+        let started = Timestamp::now();
+        let mut process = Guarded::spawn(command.stdin(Stdio::null()).stderr(Stdio::piped()))?;
+        let log = process.child().stderr.take().context("the agent has no log")?;
+        Ok(Self { process, log: BufReader::new(log), started, work })
     }
-    let output = command.stdin(Stdio::null()).output().context("cannot start the agent")?;
-    let log = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        bail!("the agent failed: {}\n{log}", output.status);
+
+    /// Waits for the end of the load and of the agent, and removes what was loaded.
+    pub(super) fn finish(mut self, workload: Workload) -> Result<Sample> {
+        let pid = self.process.child().id();
+        let mut log = String::new();
+        let complete = loop {
+            let begin = log.len();
+            if self.log.read_line(&mut log).context("cannot read the agent's log")? == 0 {
+                bail!("the agent never said `{ALL_COMPLETE}`:\n{log}");
+            }
+            let event = log.get(begin..).and_then(Event::parse);
+            if let Some(event) = event.filter(|event| event.message == ALL_COMPLETE) {
+                break event;
+            }
+        };
+        let (cpu_seconds, max_rss) = used(pid)?;
+        self.log.read_to_string(&mut log).context("cannot read the agent's log")?;
+        let status = self.process.child().wait().context("cannot wait for the agent")?;
+        ensure!(status.success(), "the agent failed: {status}\n{log}");
+        // Beside the files there is the agent's own folder of ready files.
+        let loaded: u64 = fs::read_dir(self.work.path().join("models"))?
+            .map(|entry| entry?.metadata())
+            .filter_map(|found| found.map(|found| found.is_file().then_some(found.len())).transpose())
+            .sum::<Result<u64, _>>()
+            .context("cannot look at the loaded files")?;
+        let bytes = workload.bytes();
+        ensure!(loaded == bytes, "the agent loaded {loaded} bytes instead of {bytes}");
+        self.work.close().context("cannot remove the loaded files")?;
+        let seconds = complete.timestamp.duration_since(self.started).as_secs_f64();
+        Ok(Sample { seconds, cpu_seconds, max_rss: Some(max_rss) })
     }
-    let usage: Usage =
-        serde_json::from_str(&fs::read_to_string(&report).context("the agent was not measured")?)?;
-    let complete = log.lines().filter_map(Event::parse).find(|event| event.message == ALL_COMPLETE);
-    let complete = complete.with_context(|| format!("the agent never said `{ALL_COMPLETE}`:\n{log}"))?;
-    // Beside the files there is the agent's own folder of ready files.
-    let loaded: u64 = fs::read_dir(&model_dir)?
-        .map(|entry| entry?.metadata())
-        .filter_map(|found| found.map(|found| found.is_file().then_some(found.len())).transpose())
-        .sum::<Result<u64, _>>()
-        .context("cannot look at the loaded files")?;
-    if loaded != workload.bytes() {
-        bail!("the agent loaded {loaded} bytes instead of {}", workload.bytes());
-    }
-    work.close().context("cannot remove the loaded files")?;
-    Ok(Sample {
-        seconds: complete.timestamp.duration_since(usage.started).as_secs_f64(),
-        cpu_seconds: usage.cpu_seconds,
-        max_rss: Some(usage.max_rss),
-    })
+}
+
+/// Processor time in seconds and largest resident set in bytes of a process until now (proc_pid_stat(5),
+/// proc_pid_status(5)).
+fn used(pid: u32) -> Result<(f64, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent has ended")?;
+    // The name, which may have spaces, is the second field; user and system time are the 14th and 15th.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    let second = sysconf(SysconfVar::CLK_TCK)?.context("the length of a tick is not known")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent has ended")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
+    let peak: u64 = peak.context("the agent's memory is not known")?;
+    Ok((ticks / second as f64, peak << 10))
 }
 
 /// Over how many threads the agent spreads the connections, which it has equally many of for each thread.

@@ -51,10 +51,12 @@ impl Floor {
         buffer_kib: u32,
         directory: &Path,
     ) -> Result<Sample> {
-        let (_, port) = server.endpoint().rsplit_once(':').context("the server's address has no port")?;
+        let authority = server.endpoint().trim_start_matches("http://");
+        let (address, port) = authority.split_once(':').context("the server's address has no port")?;
         let printed = cmd::output(
             cmd::tied(&self.program)
                 .args([
+                    address.to_owned(),
                     port.to_owned(),
                     format!("/{BUCKET}/{PREFIX}"),
                     workload.connections.to_string(),

@@ -67,7 +67,8 @@ fn probes(reader: &Reader, pairs: usize, scratch: &Path) -> Result<String> {
     let piece = vec![1; 1 << 20];
     (0..WARM_BYTES >> 20).try_for_each(|_| file.write_all(&piece)).context("cannot write the warm file")?;
     drop(file);
-    settle(WARM_BYTES)?;
+    let memory = settle(WARM_BYTES)?;
+    drop(memory);
     let mut lines = String::new();
     for case in &CASES {
         let arguments = [case.mode.into(), case.count.to_string(), path.display().to_string()];
@@ -159,7 +160,7 @@ fn learned(reader: &Reader, file_bytes: u64, scratch: &Path) -> Result<String> {
             _ => Err(error),
         })?;
         fs::create_dir(&model_dir)?;
-        settle(FILES * file_bytes)?;
+        let _memory = settle(FILES * file_bytes)?;
         loads.push(load(&server, work.path(), &model_dir, reader, &arguments)?);
     }
     // The second load's files, all in the page cache.

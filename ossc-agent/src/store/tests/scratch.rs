@@ -134,7 +134,6 @@ pub(super) fn fill_block(file: &File, block: u32) {
     let range = file.layout().range_of(BlockIndex(block));
     file.write_at(range.start(), &bytes).unwrap();
     file.commit(BlockIndex(block), checksum(CrcAlgorithm::Crc64Xz, &bytes));
-    file.start_writeback(range);
 }
 
 /// Writes and commits every missing block.
