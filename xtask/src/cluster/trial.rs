@@ -216,13 +216,14 @@ impl Outcome {
         let counts: Vec<_> =
             self.counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
         format!(
-            "{}: mean {:.2} s ({:.3}), slowest {:.2} s ({:.3}), OSS read {:.3} times\n    {}",
+            "{}: mean {:.2} s ({:.3}), slowest {:.2} s ({:.3}), OSS read {:.3} times, until {:.2} s\n    {}",
             self.scenario,
             self.mean(),
             self.mean() / alone,
             self.slowest(),
             self.slowest() / alone,
             self.origin(),
+            self.timeline.last().map_or(0.0, |(at, _)| *at),
             counts.join(", "),
         )
     }
