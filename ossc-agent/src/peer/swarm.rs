@@ -68,7 +68,7 @@ impl Default for Settings {
             guesses: 4,
             per_peer: 4,
             join_delay: Duration::from_millis(1500),
-            park: Duration::from_secs(2),
+            park: Duration::from_secs(1),
             patience: Duration::from_secs(5),
             fresh: Duration::from_secs(1),
             long_queue: 4,
@@ -248,6 +248,7 @@ impl Swarm {
             frontier: 0,
             asked: 0,
             answers: Duration::ZERO,
+            silent: false,
             queue: 0,
         });
         self.by_name.insert(name.clone(), node);
@@ -271,7 +272,7 @@ impl Swarm {
             self.checked = None;
         }
         (entry.weight, entry.draining, entry.queue) = (news.weight, news.draining, news.queue);
-        (entry.alive, entry.heard) = (true, Some(now));
+        (entry.alive, entry.silent, entry.heard) = (true, false, Some(now));
         entry.breaker.succeeded();
         let mut old = std::mem::replace(&mut entry.have, vec![None; self.files.len()]);
         for (object, words) in news.haves {
@@ -321,6 +322,15 @@ impl Swarm {
         if std::mem::replace(&mut entry.alive, false) {
             forget(&mut self.files, entry);
             self.checked = None;
+        }
+    }
+
+    /// A peer did not say what it has when it was asked: it is asked for nothing else until it does.
+    pub(super) fn is_silent(&mut self, name: &Name) {
+        if let Some(node) = self.find(name)
+            && let Some(entry) = self.nodes.get_mut(node.index())
+        {
+            entry.silent = true;
         }
     }
 
@@ -444,7 +454,9 @@ impl Swarm {
     /// Whether a node can be asked now; this one always can.
     pub(super) fn is_usable(&self, node: NodeIndex, now: Instant) -> bool {
         node == NodeIndex::ME
-            || self.nodes.get(node.index()).is_some_and(|node| node.shares() && node.breaker.is_closed(now))
+            || self.nodes.get(node.index()).is_some_and(|node| {
+                node.shares() && !node.silent && node.breaker.is_closed(now)
+            })
     }
 
     /// Whether a peer said that it has the block.

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 /// Before a warm load begins: the agents' start, and their news of each other.
 const LEAD: Duration = Duration::from_secs(2);
 /// And for each node, on the few processors of one machine.
-const LEAD_EACH: Duration = Duration::from_millis(100);
+const LEAD_EACH: Duration = Duration::from_millis(400);
 /// Time in which cold nodes start.
 const COLD: Duration = Duration::from_secs(2);
 /// How long halves are apart.

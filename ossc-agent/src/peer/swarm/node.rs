@@ -30,6 +30,8 @@ pub(in crate::peer) struct Node {
     pub(in crate::peer) asked: u32,
     /// What its answers take that bring a block: about half of them less.
     pub(in crate::peer) answers: Duration,
+    /// It was asked last what it has, and said nothing.
+    pub(super) silent: bool,
     /// Its queue as last heard.
     pub(in crate::peer) queue: u32,
 }
