@@ -230,6 +230,11 @@ impl Fetcher {
             return done(Ok(()));
         }
         self.shared.queue.want(file, range, lane, is_there, done);
+        if lane == Lane::Demand
+            && let (Some(peers), Some(found)) = (&self.shared.peers, self.shared.store.file(file))
+        {
+            peers.urge(file, &found.layout().blocks_of(range));
+        }
     }
 
     /// Expected to be wanted after what was planned before; fetched after all demands. Called by the agent.

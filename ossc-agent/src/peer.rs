@@ -36,7 +36,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -59,6 +59,9 @@ use crate::sys::privileges;
 
 /// Threads of the server and the membership, at most: at 100 Gbit/s sendfile keeps one or two busy.
 const MAX_THREADS: usize = 4;
+
+/// How long a stop lets blocks go out that peers are being sent.
+const FINISH: Duration = Duration::from_secs(2);
 
 /// What the rest of the agent does for peers. Implemented by the agent over the fetcher.
 pub trait Local: Send + Sync {
@@ -218,6 +221,12 @@ impl Peers {
     /// This node owns nothing from now on, and still serves. Called by the agent before it ends.
     pub fn drain(&self) {
         self.inner.swarm().drain();
+    }
+
+    /// Sends to their end the blocks that peers are being sent, for a while at most, and takes no new requests for any.
+    /// Called by the agent before it ends.
+    pub async fn finish(&self) {
+        self.inner.sends.finish(FINISH).await;
     }
 
     /// Ends the exchange; connections in use are cut off. Called by the agent at its end.

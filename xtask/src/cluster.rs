@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// Write docs/bench/cluster.md and its plots
     #[arg(long)]
     write: bool,
+    /// Run what was built before
+    #[arg(long)]
+    built: bool,
     /// Keep the agents' logs here, at level debug
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
@@ -66,7 +69,9 @@ impl Args {
 /// Builds and runs it.
 pub(crate) fn cluster(args: &Args) -> Result<()> {
     cmd::require_root("cluster")?;
-    cmd::run(&mut cmd::cargo(&["build", "-p", "ossc-agent", "-p", "oss-server"]))?;
+    if !args.built {
+        cmd::run(&mut cmd::cargo(&["build", "-p", "ossc-agent", "-p", "oss-server"]))?;
+    }
     let target = cmd::root().join("target");
     let scenarios = Scenario::expand(&args.scenario);
     let single = one(args, Scenario::Single, None, &target)?;

@@ -405,6 +405,9 @@ impl<'a> Load<'a> {
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
         }
+        if let Some(peers) = &self.peers {
+            peers.finish().await;
+        }
         self.peers.iter().for_each(Peers::stop);
         if let Some(persisting) = self.persisting.take()
             && let Err(error) = persisting.await

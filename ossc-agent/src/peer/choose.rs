@@ -18,6 +18,8 @@ struct Best {
     group: u64,
     turn: u64,
     at: At,
+    /// Nobody is known to have it.
+    guess: bool,
 }
 
 impl Swarm {
@@ -77,12 +79,15 @@ impl Swarm {
             let number = position / self.len((at.0, BlockIndex(0))).max(1);
             let (group, turn) = (number / nodes, (number % nodes + nodes - own_turn) % nodes);
             let better = best.as_ref().is_none_or(|best| group == best.group && turn < best.turn);
-            if better && self.can_come(at, now) {
-                best = Some(Best { group, turn, at });
+            if better && let Some(guess) = self.can_come(at, now) {
+                best = Some(Best { group, turn, at, guess });
             }
         }
-        let at = best?.at;
+        let Best { at, guess, .. } = best?;
         self.take_off(at, Flight::Peer, now);
+        if guess {
+            self.is_guess(at);
+        }
         Some(at)
     }
 
@@ -98,20 +103,22 @@ impl Swarm {
             && self.readers(at, now).next().is_none()
     }
 
-    /// Whether a peer has a free place for a request for the block.
-    fn can_come(&mut self, at: At, now: Instant) -> bool {
+    /// Whether a peer has a free place for a request for the block; true inside if nobody is known to have it.
+    fn can_come(&mut self, at: At, now: Instant) -> Option<bool> {
         let ranks = self.ranks(at);
         let free = |node: &NodeIndex| {
             self.nodes.get(node.index()).is_some_and(|node| node.asked < self.settings.per_peer)
         };
         let mut holders = self.holders(at, now).peekable();
         if holders.peek().is_some() {
-            return holders.any(|node| free(&node));
+            return holders.any(|node| free(&node)).then_some(false);
         }
         drop(holders);
-        if self.readers(at, now).any(|node| free(&node)) {
-            return true;
+        if self.guesses >= self.settings.guesses {
+            return None;
         }
-        ranks.iter().flatten().find(|node| self.is_usable(**node, now)).is_some_and(free)
+        let may = self.readers(at, now).any(|node| free(&node))
+            || ranks.iter().flatten().find(|node| self.is_usable(**node, now)).is_some_and(free);
+        may.then_some(true)
     }
 }

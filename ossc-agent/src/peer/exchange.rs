@@ -4,16 +4,20 @@
 //! [`Swarm`]: super::swarm::Swarm
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::counts::Why;
 use super::link::{self, Send};
-use super::pursuit::{Outcome, Pursuit, Step};
+use super::pursuit::{Outcome, Pursuit, Role, Step};
 use super::swarm::NodeIndex;
 use super::wire::{self, Reply};
 use super::{Came, Inner, Name, Peers, lock};
 use crate::base::{BlockIndex, FileId};
+
+/// Between two looks whether a second peer is to be asked.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A block on its way from peers.
 pub struct Fetching {
@@ -63,7 +67,45 @@ pub enum BodyError {
     },
 }
 
+/// A request for a block.
+#[derive(Debug, Clone)]
+struct Ask {
+    at: (FileId, BlockIndex),
+    node: NodeIndex,
+    role: Role,
+    hop: u8,
+    wait: Duration,
+}
+
+/// A reply, its body, and how long its head took.
+type Answer = io::Result<(Reply, link::Body, Duration)>;
+
+impl Ask {
+    async fn send(self, inner: Arc<Inner>, urgent: bool) -> Answer {
+        let (file, block) = self.at;
+        let (object, name) = {
+            let swarm = inner.swarm();
+            (swarm.object(file), swarm.name(self.node).cloned())
+        };
+        let address = name.and_then(|name| lock(&inner.addresses).get(&name).copied());
+        let (Some(object), Some(to)) = (object, address) else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        let line = wire::block_line(object, block);
+        let headers = wire::block_headers(self.role, self.hop, self.wait, urgent);
+        let asked = Instant::now();
+        let send = Send { to, line: &line, headers: &headers, body: &[], wait: self.wait };
+        let (reply, body) = inner.pool.ask(send).await?;
+        Ok((reply, body, asked.elapsed()))
+    }
+}
+
 impl Peers {
+    /// A reader waits for these blocks: those that are on their way to it already are hurried. Called by `fetch`.
+    pub fn urge(&self, file: FileId, blocks: &std::ops::Range<u32>) {
+        self.inner.swarm().urge(file, blocks);
+    }
+
     /// Begins to fetch a block that was claimed or chosen.
     #[must_use]
     pub fn fetch(&self, file: FileId, block: BlockIndex, urgent: bool) -> Fetching {
@@ -102,35 +144,79 @@ impl Fetching {
                 }
                 Step::Wait(pause) => tokio::time::sleep(pause).await,
                 Step::Ask { node, role, hop, wait } => {
-                    let (file, block) = self.pursuit.at();
-                    let headers = wire::block_headers(role, hop, wait, self.pursuit.is_urgent());
-                    match self.ask(node, (file, block), &headers, wait).await {
-                        Ok((reply, body)) => {
-                            if let Some(queue) = reply.queue {
-                                self.inner.swarm().queue_is(node, queue);
-                            }
-                            match self.sort(&reply) {
-                                Ok(crc64) => {
-                                    self.from = Some((node, reply.by));
-                                    return Next::Body(Body { body, crc64 });
-                                }
-                                Err(outcome) => {
-                                    // Reads what little body there is, so that the connection is kept.
-                                    body.whole().await.ok();
-                                    self.tell(node, &outcome);
-                                }
-                            }
-                        }
-                        Err(error) => {
-                            let is_alive = self.is_slow(node, &error);
-                            tracing::debug!(%error, ?node, is_alive, "a peer did not answer");
-                            let outcome = if is_alive { Outcome::Busy(Duration::ZERO) } else { Outcome::Failed };
-                            self.tell(node, &outcome);
-                        }
+                    let ask = Ask { at: self.pursuit.at(), node, role, hop, wait };
+                    if let Some(body) = self.answer(ask).await {
+                        return Next::Body(body);
                     }
                 }
             }
         }
+    }
+
+    /// Asks a peer, and a second one if a reader waits and the first one takes long. The body that comes first.
+    async fn answer(&mut self, ask: Ask) -> Option<Body> {
+        let mut first = pin!(ask.clone().send(Arc::clone(&self.inner), self.pursuit.is_urgent()));
+        let mut wait = self.inner.swarm().hedge_after(ask.node);
+        let second = loop {
+            if let Ok(answer) = tokio::time::timeout(wait, &mut first).await {
+                return self.take(ask.node, answer).await;
+            }
+            if let Some(node) = self.inner.swarm().hedge(&mut self.pursuit, Instant::now()) {
+                break node;
+            }
+            // No reader waits, or nobody else has it: both may change.
+            wait = LOOK_AGAIN;
+        };
+        let other = Ask { node: second, role: Role::Holder, hop: 0, ..ask };
+        let mut other = pin!(other.send(Arc::clone(&self.inner), true));
+        tokio::select! {
+            answer = &mut first => {
+                if let Some(body) = self.take(ask.node, answer).await {
+                    self.inner.swarm().abandoned(second);
+                    return Some(body);
+                }
+                let answer = other.await;
+                self.take(second, answer).await
+            }
+            answer = &mut other => {
+                if let Some(body) = self.take(second, answer).await {
+                    self.inner.swarm().abandoned(ask.node);
+                    return Some(body);
+                }
+                let answer = first.await;
+                self.take(ask.node, answer).await
+            }
+        }
+    }
+
+    /// Takes in what a peer answered; its body if that is the block.
+    async fn take(&mut self, node: NodeIndex, answer: Answer) -> Option<Body> {
+        match answer {
+            Ok((reply, body, took)) => {
+                if let Some(queue) = reply.queue {
+                    self.inner.swarm().queue_is(node, queue);
+                }
+                match self.sort(&reply) {
+                    Ok(crc64) => {
+                        self.inner.swarm().answered_after(node, took);
+                        self.from = Some((node, reply.by));
+                        return Some(Body { body, crc64 });
+                    }
+                    Err(outcome) => {
+                        // Reads what little body there is, so that the connection is kept.
+                        body.whole().await.ok();
+                        self.tell(node, &outcome);
+                    }
+                }
+            }
+            Err(error) => {
+                let is_alive = self.is_slow(node, &error);
+                tracing::debug!(%error, ?node, is_alive, "a peer did not answer");
+                let outcome = if is_alive { Outcome::Busy(Duration::ZERO) } else { Outcome::Failed };
+                self.tell(node, &outcome);
+            }
+        }
+        None
     }
 
     /// Whether a request failed only because its peer is busy: something comes from it all the time.
@@ -157,26 +243,6 @@ impl Fetching {
             }
         }
         self.tell(node, &outcome);
-    }
-
-    async fn ask(
-        &self,
-        node: NodeIndex,
-        (file, block): (FileId, BlockIndex),
-        headers: &[(&str, String)],
-        wait: Duration,
-    ) -> io::Result<(Reply, link::Body)> {
-        let inner = &self.inner;
-        let (object, name) = {
-            let swarm = inner.swarm();
-            (swarm.object(file), swarm.name(node).cloned())
-        };
-        let address = name.and_then(|name| lock(&inner.addresses).get(&name).copied());
-        let (Some(object), Some(to)) = (object, address) else {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        };
-        let line = wire::block_line(object, block);
-        inner.pool.ask(Send { to, line: &line, headers, body: &[], wait }).await
     }
 
     /// A reply's checksum if it brings the block, or what it says instead.

@@ -10,11 +10,11 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpSocket;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::auth::{Auth, BodyHash};
 use super::id::Name;
@@ -38,7 +38,7 @@ const HEAD: Duration = Duration::from_millis(1500);
 /// Time in which at least one byte of a body must come, or of anything else from the peer.
 const PROGRESS: Duration = Duration::from_secs(2);
 /// And the most that is waited for a head or for the next byte of a body while the peer sends other things.
-const MOST: Duration = Duration::from_secs(10);
+const MOST: Duration = Duration::from_secs(5);
 /// Idle connections kept to each peer; as many as are used at once.
 const KEPT: usize = 4;
 /// Most bytes lent at once.
@@ -257,7 +257,7 @@ impl Pulse {
             if until <= Instant::now() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if let Ok(result) = timeout_at(until.into(), &mut future).await {
+            if let Ok(result) = timeout_at(until, &mut future).await {
                 return result;
             }
         }
@@ -370,4 +370,37 @@ impl Drop for Body {
 /// Holders leave the lists whole between statements.
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits on a peer that is heard so often every 500 ms and never answers; how long it took to give up.
+    async fn wait(beats: u32) -> Duration {
+        let pulse = Arc::new(Pulse::default());
+        let began = Instant::now();
+        let heart = async {
+            for _ in 0..beats {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                pulse.beat();
+            }
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            result = pulse.patiently(PROGRESS, std::future::pending::<io::Result<()>>()) => {
+                assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+            () = heart => {}
+        }
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_waited_for_while_anything_comes_from_it_but_not_for_ever() {
+        let near = |found: Duration, expected: Duration| found.abs_diff(expected) < Duration::from_millis(50);
+        assert!(near(wait(0).await, PROGRESS));
+        assert!(near(wait(2).await, Duration::from_secs(1) + PROGRESS));
+        assert!(near(wait(100).await, MOST));
+    }
 }

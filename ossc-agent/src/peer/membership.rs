@@ -154,6 +154,9 @@ fn note(inner: &Inner, member: SocketAddr, seen: &mut Seen, heard: std::io::Resu
         Err(error) => {
             tracing::debug!(%error, address = %member, "no answer from a peer");
             seen.failures += 1;
+            if let Some(name) = &seen.name {
+                inner.swarm().is_silent(name);
+            }
             if seen.failures >= FAILURES && seen.heard.is_some_and(|heard| heard.elapsed() > GONE) {
                 let asked = seen.asked;
                 std::mem::take(seen).give_up(inner);

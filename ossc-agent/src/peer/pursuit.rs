@@ -16,6 +16,9 @@ pub const MAX_HOPS: u8 = 2;
 /// Before asking round again, at first and at most.
 const PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// A second node is asked no sooner and no later than this.
+const LEAST_HEDGE: Duration = Duration::from_millis(50);
+const MOST_HEDGE: Duration = Duration::from_secs(1);
 /// How many times as long a block is waited for that somebody says to be reading.
 const READING: u32 = 4;
 
@@ -222,6 +225,42 @@ impl Swarm {
             Outcome::Corrupt => return self.struck(node, now),
         }
         false
+    }
+
+    /// How long an answer of a node is waited for before another one is asked: three times what its answers take.
+    pub(super) fn hedge_after(&self, node: NodeIndex) -> Duration {
+        let answers = self.nodes.get(node.index()).map_or(Duration::ZERO, |node| node.answers);
+        (answers * 3).clamp(LEAST_HEDGE, MOST_HEDGE)
+    }
+
+    /// A second node to ask, if a reader waits and another one has the block. It counts as asked.
+    pub(super) fn hedge(&mut self, pursuit: &mut Pursuit, now: Instant) -> Option<NodeIndex> {
+        if !pursuit.urgent && !self.is_urged(pursuit.at) {
+            return None;
+        }
+        let node = self.pick(pursuit, now)?;
+        self.counts.hedged += 1;
+        let hops = pursuit.hops;
+        self.ask(pursuit, node, Role::Holder, 0);
+        pursuit.hops = hops;
+        Some(node)
+    }
+
+    /// What a node would answer does not matter any more.
+    pub(super) fn abandoned(&mut self, node: NodeIndex) {
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.asked = node.asked.saturating_sub(1);
+        }
+    }
+
+    /// A node's answer took so long that brings a block. Moves the estimate of the median by an eighth.
+    pub(super) fn answered_after(&mut self, node: NodeIndex, took: Duration) {
+        let Some(node) = self.nodes.get_mut(node.index()) else { return };
+        node.answers = match node.answers {
+            Duration::ZERO => took,
+            answers if took > answers => answers + answers / 8,
+            answers => (answers - answers / 8).max(took),
+        };
     }
 
     /// A node told its queue with a reply.

@@ -3,11 +3,11 @@
 //! only fetched ahead. A peer that asks for more than its share is told to come again.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::id::Name;
 
@@ -31,6 +31,10 @@ pub(super) struct Sends {
     sent: (AtomicU64, AtomicU64),
     by_peer: Mutex<HashMap<Name, u32>>,
     rate: Option<Mutex<Bucket>>,
+    /// Nothing is sent any more but what is queued.
+    closed: AtomicBool,
+    /// A place was given back.
+    ended: Notify,
 }
 
 /// Bytes that may be sent now; may be owed.
@@ -58,6 +62,8 @@ impl Sends {
             urgent: Arc::new(Semaphore::new(URGENT)),
             queued: AtomicU32::new(0),
             sent: Default::default(),
+            closed: AtomicBool::new(false),
+            ended: Notify::new(),
             by_peer: Mutex::default(),
             rate: rate.map(|bytes_a_second| {
                 Mutex::new(Bucket { bytes_a_second: bytes_a_second.max(1), paid: Instant::now() })
@@ -83,6 +89,9 @@ impl Sends {
 
     /// A place for a block of this peer, unless it or all have too many.
     pub(super) fn place(self: &Arc<Self>, peer: &Name, urgent: bool) -> Option<Place> {
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
         let mut by_peer = lock(&self.by_peer);
         let count = by_peer.entry(peer.clone()).or_default();
         if *count >= PER_PEER || self.queue() >= MOST_QUEUED {
@@ -91,6 +100,23 @@ impl Sends {
         *count += 1;
         self.queued.fetch_add(1, Ordering::Relaxed);
         Some(Place { sends: Arc::clone(self), peer: peer.clone(), urgent, permit: None })
+    }
+
+    /// Gives no more places, and waits until those given are free again, for `most` at most.
+    pub(super) async fn finish(&self, most: Duration) {
+        self.closed.store(true, Ordering::Release);
+        let idle = async {
+            loop {
+                let ended = self.ended.notified();
+                if self.queue() == 0 {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        if tokio::time::timeout(most, idle).await.is_err() {
+            tracing::debug!(queue = self.queue(), "blocks that peers wait for are not sent to their end");
+        }
     }
 
     /// Waits until `bytes` more may be sent.
@@ -140,6 +166,7 @@ impl Drop for Place {
                 by_peer.remove(&self.peer);
             }
         }
+        self.sends.ended.notify_waiters();
     }
 }
 
@@ -174,6 +201,21 @@ mod tests {
         }
         held.clear();
         assert_eq!((sends.queue(), lock(&sends.by_peer).len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_what_is_being_sent_and_takes_nothing_new() {
+        let sends = Arc::new(Sends::new(None));
+        let name: Name = "n".parse().unwrap();
+        let place = sends.place(&name, false).unwrap();
+        let mut finish = std::pin::pin!(sends.finish(Duration::from_secs(600)));
+        let mut poll = async || {
+            std::future::poll_fn(|cx| std::task::Poll::Ready(finish.as_mut().poll(cx).is_ready())).await
+        };
+        assert!(!poll().await);
+        assert!(sends.place(&name, true).is_none());
+        drop(place);
+        assert!(poll().await);
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Settings {
     pub origin_slots: u32,
     /// Blocks asked of peers at a time.
     pub peer_slots: u32,
+    /// And of those that nobody is known to have yet: a request that waits for its owner's read keeps a place from a
+    /// block that could come.
+    pub guesses: u32,
     /// Blocks asked of one peer at a time.
     pub per_peer: u32,
     /// A node that joins others owns no blocks for so long, until all know it.
@@ -62,9 +65,10 @@ impl Default for Settings {
             window: 4 << 30,
             origin_slots: 16,
             peer_slots: 16,
+            guesses: 4,
             per_peer: 4,
             join_delay: Duration::from_millis(1500),
-            park: Duration::from_secs(2),
+            park: Duration::from_secs(1),
             patience: Duration::from_secs(5),
             fresh: Duration::from_secs(1),
             long_queue: 4,
@@ -120,6 +124,10 @@ struct UnderWay {
     since: Instant,
     /// When its read from the origin began.
     reading: Option<Instant>,
+    /// It was chosen though no peer is known to have it.
+    guess: bool,
+    /// A reader waits for it.
+    urgent: bool,
 }
 
 /// A block of a file.
@@ -149,6 +157,8 @@ pub struct Swarm {
     typical: Duration,
     pub(super) origin_in_flight: u32,
     pub(super) peer_in_flight: u32,
+    /// How many of those are guesses.
+    pub(super) guesses: u32,
     /// Blocks that others asked this node to read because their owner cannot.
     pub(super) forced: HashSet<At>,
     /// Blocks that are taken from nobody but the origin.
@@ -205,6 +215,7 @@ impl Swarm {
             typical: Duration::ZERO,
             origin_in_flight: 0,
             peer_in_flight: 0,
+            guesses: 0,
             forced: HashSet::new(),
             origin_only: HashSet::new(),
             reading: HashMap::new(),
@@ -236,6 +247,8 @@ impl Swarm {
             have: vec![None; self.files.len()],
             frontier: 0,
             asked: 0,
+            answers: Duration::ZERO,
+            silent: false,
             queue: 0,
         });
         self.by_name.insert(name.clone(), node);
@@ -259,7 +272,7 @@ impl Swarm {
             self.checked = None;
         }
         (entry.weight, entry.draining, entry.queue) = (news.weight, news.draining, news.queue);
-        (entry.alive, entry.heard) = (true, Some(now));
+        (entry.alive, entry.silent, entry.heard) = (true, false, Some(now));
         entry.breaker.succeeded();
         let mut old = std::mem::replace(&mut entry.have, vec![None; self.files.len()]);
         for (object, words) in news.haves {
@@ -309,6 +322,15 @@ impl Swarm {
         if std::mem::replace(&mut entry.alive, false) {
             forget(&mut self.files, entry);
             self.checked = None;
+        }
+    }
+
+    /// A peer did not say what it has when it was asked: it is asked for nothing else until it does.
+    pub(super) fn is_silent(&mut self, name: &Name) {
+        if let Some(node) = self.find(name)
+            && let Some(entry) = self.nodes.get_mut(node.index())
+        {
+            entry.silent = true;
         }
     }
 
@@ -432,7 +454,9 @@ impl Swarm {
     /// Whether a node can be asked now; this one always can.
     pub(super) fn is_usable(&self, node: NodeIndex, now: Instant) -> bool {
         node == NodeIndex::ME
-            || self.nodes.get(node.index()).is_some_and(|node| node.shares() && node.breaker.is_closed(now))
+            || self.nodes.get(node.index()).is_some_and(|node| {
+                node.shares() && !node.silent && node.breaker.is_closed(now)
+            })
     }
 
     /// Whether a peer said that it has the block.
@@ -493,11 +517,33 @@ impl Swarm {
     /// A block is under way, or changes its way.
     pub(super) fn take_off(&mut self, at: At, flight: Flight, now: Instant) {
         let before = self.remove(at);
+        let urgent = before.as_ref().is_some_and(|before| before.urgent);
         let since = before.map_or(now, |before| before.since);
-        self.in_flight.insert(at, UnderWay { flight, since, reading: None });
+        self.in_flight.insert(at, UnderWay { flight, since, reading: None, guess: false, urgent });
         match flight {
             Flight::Origin => self.origin_in_flight += 1,
             Flight::Peer => self.peer_in_flight += 1,
+        }
+    }
+
+    /// A reader waits for these blocks, if they are under way.
+    pub(super) fn urge(&mut self, file: FileId, blocks: &std::ops::Range<u32>) {
+        for ((of, block), under_way) in &mut self.in_flight {
+            under_way.urgent |= *of == file && blocks.contains(&block.0);
+        }
+    }
+
+    /// Whether a reader is known to wait for a block that is under way.
+    pub(super) fn is_urged(&self, at: At) -> bool {
+        self.in_flight.get(&at).is_some_and(|under_way| under_way.urgent)
+    }
+
+    /// A block is asked of its owner, before anybody is known to have it.
+    pub(super) fn is_guess(&mut self, at: At) {
+        if let Some(under_way) = self.in_flight.get_mut(&at)
+            && !std::mem::replace(&mut under_way.guess, true)
+        {
+            self.guesses += 1;
         }
     }
 
@@ -526,6 +572,7 @@ impl Swarm {
             Flight::Origin => self.origin_in_flight -= 1,
             Flight::Peer => self.peer_in_flight -= 1,
         }
+        self.guesses -= u32::from(removed.guess);
         Some(removed)
     }
 

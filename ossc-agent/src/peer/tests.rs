@@ -80,3 +80,71 @@ fn readers_of_far_blocks_wait_for_nobody_in_a_circle() {
     assert!(percent(&sim) <= 105, "{} %", percent(&sim));
     assert_eq!(sim.finished(), NODES);
 }
+
+#[test]
+fn slow_links_are_no_trouble() {
+    // Blocks of 2 MiB at 100 Mbit/s: what everybody waits for takes seconds, and nobody is to lose patience.
+    let slow = Setup { nodes: 8, blocks: 200, block_time: Some(Duration::from_millis(168)), ..setup() };
+    let alone = Sim::run(Setup { nodes: 1, ..slow.clone() });
+    let sim = Sim::run(slow);
+    assert_eq!(sim.origin_reads, 200);
+    let (mean, one) = (sim.mean_finish(), alone.mean_finish());
+    assert!(mean <= one.mul_f64(1.3), "{mean:?} against {one:?}");
+}
+
+mod escapes {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::base::{BlockIndex, BlockSize, FileId, Layout};
+    use crate::peer::id::ObjectId;
+    use crate::peer::pursuit::{Outcome, Step};
+    use crate::peer::swarm::{News, Settings, Swarm};
+
+    const AT: (FileId, BlockIndex) = (FileId(0), BlockIndex(0));
+
+    /// How long a node that does not own a block tries to have it from an owner that is never ready.
+    fn patience(is_reading: bool) -> Duration {
+        let begin = Instant::now();
+        let object = ObjectId::from_bytes([9; 16]);
+        let layout = Layout::new(100 * BlockSize::MIN.bytes(), BlockSize::MIN).unwrap();
+        let mut swarm =
+            Swarm::new(Settings::default(), ("me".parse().unwrap(), 0.0), vec![(object, layout)], 1, begin);
+        let mut now = begin;
+        let tell = |swarm: &mut Swarm, now| {
+            let reading = if is_reading { vec![(object, AT.1)] } else { Vec::new() };
+            let news = News {
+                name: "owner".parse().unwrap(),
+                weight: 1.0,
+                age: Duration::from_secs(9),
+                draining: false,
+                queue: 0,
+                haves: vec![(object, vec![0; 2])],
+                reading,
+            };
+            swarm.heard(news, now);
+        };
+        tell(&mut swarm, now);
+        let mut pursuit = swarm.pursue(AT, false, now);
+        loop {
+            match swarm.next_step(&mut pursuit, now) {
+                Step::Origin => return now - begin,
+                Step::Wait(pause) => now += pause,
+                Step::Ask { node, wait, .. } => {
+                    now += wait;
+                    swarm.outcome(&mut pursuit, node, &Outcome::NotYet, now);
+                }
+            }
+            tell(&mut swarm, now);
+            assert!(now < begin + Duration::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn who_is_known_to_read_a_block_gets_more_time() {
+        let settings = Settings::default();
+        let (short, long) = (patience(false), patience(true));
+        assert!((settings.patience..settings.patience * 2).contains(&short), "{short:?}");
+        assert!((settings.patience * 4..settings.patience * 5).contains(&long), "{long:?}");
+    }
+}

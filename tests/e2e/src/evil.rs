@@ -1,4 +1,4 @@
-//! A peer that means harm: it says that it has every block, and sends zeros.
+//! A peer that means harm: it says that it has every block, and sends zeros or nothing.
 //!
 //! Driven by the tests. It speaks the protocol of docs/peers.md from its description, without the agent's code, on a
 //! thread of its own that ends when the handle is dropped. What objects there are it learns by asking its victim.
@@ -22,6 +22,8 @@ pub enum Sums {
     Fitting,
     /// Others.
     Wrong,
+    /// None: requests for blocks are never answered.
+    Silent,
 }
 
 /// The running peer.
@@ -53,7 +55,7 @@ impl Evil {
         Ok(Self { address, ended, sent, thread: Some(thread) })
     }
 
-    /// Blocks sent so far.
+    /// Blocks sent so far, or not sent by a silent one.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Acquire)
@@ -77,7 +79,7 @@ fn talk(stream: TcpStream, victim: SocketAddr, sums: Sums, sent: &AtomicU64) -> 
     let zeros = vec![0; BLOCK];
     let crc64 = match sums {
         Sums::Fitting => checksum(CrcAlgorithm::Crc64Xz, &zeros),
-        Sums::Wrong => 7,
+        Sums::Wrong | Sums::Silent => 7,
     };
     while let Some(line) = head(&mut reader)?.first() {
         if line.starts_with("GET /v1/have") {
@@ -89,6 +91,11 @@ fn talk(stream: TcpStream, victim: SocketAddr, sums: Sums, sent: &AtomicU64) -> 
             );
             writer.write_all(head.as_bytes())?;
             writer.write_all(&body)?;
+        } else if line.contains("/b/") && sums == Sums::Silent {
+            sent.fetch_add(1, Ordering::AcqRel);
+            // Until the victim has lost its patience.
+            reader.read_line(&mut String::new())?;
+            return Ok(());
         } else if line.contains("/b/") {
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-length: {BLOCK}\r\nx-ossc-crc64: {crc64:016x}\r\n\r\n");

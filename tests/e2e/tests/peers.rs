@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use e2e::agent::{ALL_COMPLETE, Agent, Build, PATIENCE, Start, exit};
+use e2e::agent::{ALL_COMPLETE, Agent, Build, FILES_VISIBLE, PATIENCE, Start, exit};
 use e2e::cluster::Cluster;
 use e2e::evil::{Evil, Sums};
 use e2e::origin::shards;
@@ -14,6 +14,9 @@ use nix::sys::signal::Signal;
 use oss_server::Config;
 
 use crate::MIB;
+
+/// Said at the end of a load with peers, with what came from where.
+const WHERE_FROM: &str = "where the bytes came from";
 
 /// Starts an agent on every node, waits until all have everything, ends them, and compares the bytes.
 fn load_everywhere(cluster: &Cluster, start: impl Fn(u8) -> Start) -> anyhow::Result<()> {
@@ -175,6 +178,28 @@ fn blocks_that_are_not_what_their_checksum_says_change_nothing() -> anyhow::Resu
 #[test]
 fn blocks_that_are_wrong_with_a_fitting_checksum_are_found_and_read_again() -> anyhow::Result<()> {
     beside_evil(Sums::Fitting, 200)
+}
+
+#[test]
+fn a_reader_does_not_wait_for_a_peer_that_does_not_answer() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(3, origin(), shards(2, 64 * MIB))?;
+    let start = |node| cluster.start(node).option("--block-size", "2M").option("--peers-discovery", "list");
+    let first = start(0).start()?;
+    first.wait_for(ALL_COMPLETE)?;
+    let silent = Evil::start(cluster.address(1), cluster.address(0), Sums::Silent)?;
+    let second = start(2).start()?;
+    second.wait_for(FILES_VISIBLE)?;
+    cluster.check(2)?;
+    second.wait_for(ALL_COMPLETE)?;
+    let counts = second.wait_for(WHERE_FROM)?;
+    let hedged = counts.field("hedged").and_then(serde_json::Value::as_u64);
+    ensure!(hedged > Some(0), "no second peer was asked: {}", counts.line());
+    ensure!(silent.sent() > 0, "the silent peer was never asked");
+    for agent in [first, second] {
+        agent.stop()?.expect(exit::OK)?;
+    }
+    check_sent(&cluster, 100)
 }
 
 #[test]

@@ -69,7 +69,9 @@ impl Scenario {
             Self::Warm => (1.15, 1.02),
             Self::Spread => (1.10, 1.08),
             Self::Cold => (1.20, 1.15),
-            Self::Kill | Self::Stop | Self::Unplug | Self::Liar => (1.20, 1.05),
+            Self::Kill | Self::Stop | Self::Unplug => (1.20, 1.05),
+            // What the liar reads is lost to all others, and read again: its share.
+            Self::Liar => (1.20, 1.03 + 1.0 / f64::from(nodes)),
             Self::Slow => (1.15, 1.02),
             Self::Partition => (1.40, 1.30),
             // Each reads all of it, over the one link of the origin.

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 /// Before a warm load begins: the agents' start, and their news of each other.
 const LEAD: Duration = Duration::from_secs(2);
 /// And for each node, on the few processors of one machine.
-const LEAD_EACH: Duration = Duration::from_millis(100);
+const LEAD_EACH: Duration = Duration::from_millis(400);
 /// Time in which cold nodes start.
 const COLD: Duration = Duration::from_secs(2);
 /// How long halves are apart.
@@ -216,13 +216,14 @@ impl Outcome {
         let counts: Vec<_> =
             self.counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
         format!(
-            "{}: mean {:.2} s ({:.3}), slowest {:.2} s ({:.3}), OSS read {:.3} times\n    {}",
+            "{}: mean {:.2} s ({:.3}), slowest {:.2} s ({:.3}), OSS read {:.3} times, until {:.2} s\n    {}",
             self.scenario,
             self.mean(),
             self.mean() / alone,
             self.slowest(),
             self.slowest() / alone,
             self.origin(),
+            self.timeline.last().map_or(0.0, |(at, _)| *at),
             counts.join(", "),
         )
     }

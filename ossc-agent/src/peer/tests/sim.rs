@@ -40,6 +40,8 @@ pub(super) struct Setup {
     pub(super) late: Option<(usize, Duration)>,
     /// No connection between nodes works, though they hear of each other at first.
     pub(super) cut: bool,
+    /// What a node's link takes for a block, if not [`BLOCK_TIME`]; the origin's takes half of it.
+    pub(super) block_time: Option<Duration>,
     /// Each node begins at another place.
     pub(super) scattered: bool,
 }
@@ -188,10 +190,14 @@ impl Sim {
         self.what.insert(self.count, event);
     }
 
+    fn usual(&self) -> Duration {
+        self.setup.block_time.unwrap_or(BLOCK_TIME)
+    }
+
     fn block_time(&self, node: usize) -> Duration {
         match self.setup.slow {
-            Some((slow, times)) if slow == node => BLOCK_TIME * times,
-            _ => BLOCK_TIME,
+            Some((slow, times)) if slow == node => self.usual() * times,
+            _ => self.usual(),
         }
     }
 
@@ -315,7 +321,7 @@ impl Sim {
             Step::Wait(pause) => self.at(now + pause, Event::Step(node, number)),
             Step::Origin => {
                 self.origin_reads += 1;
-                self.origin = self.origin.max(now) + BLOCK_TIME / 2;
+                self.origin = self.origin.max(now) + self.usual() / 2;
                 let took = self.block_time(node);
                 let down = &mut self.nodes[node].down;
                 *down = (*down).max(self.origin + FIRST_BYTE) + took;
@@ -362,7 +368,7 @@ impl Sim {
 
     /// Blocks that wait to be sent.
     fn nodes_queue(&self, node: usize) -> u128 {
-        self.nodes[node].up.saturating_duration_since(self.now).as_millis() / BLOCK_TIME.as_millis()
+        self.nodes[node].up.saturating_duration_since(self.now).as_millis() / self.usual().as_millis()
     }
 
     fn answer(&mut self, at: usize, to: usize, pursuit: u64, outcome: Outcome) {
