@@ -13,8 +13,8 @@ use super::inflight::Waiters;
 use super::lanes::Lanes;
 use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
-use super::view::{BlockState, Provenance};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
+use crate::fetch::view::{BlockState, Provenance};
 use crate::peer::{Mode, Peers};
 
 /// How soon an idle connection looks again for what peers may have by then, unless they wake it before.
