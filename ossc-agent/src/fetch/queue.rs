@@ -209,7 +209,7 @@ impl Queue {
                 state.counts.bytes_from_peers += layout.range_of(block).len();
             }
             if let Some(provenance) = state.provenance.get_mut(file.index()) {
-                provenance.from_peer(block);
+                provenance.peer_sent(block);
             }
         });
     }
