@@ -58,6 +58,13 @@ pub struct Sums<N = u64> {
     pub retried: N,
 }
 
+impl Default for Requests {
+    /// Through no NIC that was named.
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End<'a> {

@@ -60,7 +60,7 @@ impl<'a> About<'a> {
 }
 
 /// Hears of every request of a client.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Requests {
     audit: Option<Audit>,
     pub(super) metrics: metrics::Requests,
