@@ -454,9 +454,10 @@ impl Swarm {
     /// Whether a node can be asked now; this one always can.
     pub(super) fn is_usable(&self, node: NodeIndex, now: Instant) -> bool {
         node == NodeIndex::ME
-            || self.nodes.get(node.index()).is_some_and(|node| {
-                node.shares() && !node.silent && node.breaker.is_closed(now)
-            })
+            || self
+                .nodes
+                .get(node.index())
+                .is_some_and(|node| node.shares() && !node.silent && node.breaker.is_closed(now))
     }
 
     /// Whether a peer said that it has the block.
@@ -468,7 +469,11 @@ impl Swarm {
     /// Peers that have the block and can be asked.
     pub(super) fn holders(&self, at: At, now: Instant) -> impl Iterator<Item = NodeIndex> + '_ {
         let copies = self.files.get(at.0.index()).and_then(|file| file.copies.get(at.1.0 as usize));
-        let nodes = if self.settings.any_holder && copies.is_some_and(|copies| *copies > 0) { self.nodes.len() } else { 0 };
+        let nodes = if self.settings.any_holder && copies.is_some_and(|copies| *copies > 0) {
+            self.nodes.len()
+        } else {
+            0
+        };
         let nodes = u16::try_from(nodes).unwrap_or(u16::MAX);
         (1..nodes).map(NodeIndex).filter(move |node| self.has(*node, at) && self.is_usable(*node, now))
     }
