@@ -91,7 +91,12 @@ pub(crate) fn cluster(args: &Args) -> Result<()> {
 }
 
 /// One run in a fresh place.
-fn one(args: &Args, scenario: Scenario, alone: Option<f64>, target: &std::path::Path) -> Result<trial::Outcome> {
+fn one(
+    args: &Args,
+    scenario: Scenario,
+    alone: Option<f64>,
+    target: &std::path::Path,
+) -> Result<trial::Outcome> {
     let scratch = tempfile::Builder::new().prefix("cluster-").tempdir_in(target);
     let scratch = scratch.with_context(|| format!("cannot make a directory in {}", target.display()))?;
     let outcome = Trial { args, scenario, alone, scratch: scratch.path() }.run();

@@ -142,9 +142,14 @@ mod tests {
 
     #[test]
     fn block_size_accepts_only_powers_of_two_within_limits() {
-        for (bytes, ok) in
-            [(64 << 10, false), (128 << 10, true), (2 << 20, true), (3 << 20, false), (16 << 20, true), (32 << 20, false)]
-        {
+        for (bytes, ok) in [
+            (64 << 10, false),
+            (128 << 10, true),
+            (2 << 20, true),
+            (3 << 20, false),
+            (16 << 20, true),
+            (32 << 20, false),
+        ] {
             assert_eq!(BlockSize::new(bytes).is_some(), ok, "{bytes}");
         }
     }

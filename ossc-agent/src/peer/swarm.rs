@@ -7,11 +7,14 @@
 //! has it; wait only for a node that is reading the origin at that moment, so that two nodes never wait for each
 //! other; and never let trouble turn into every node reading the whole model.
 
+mod flights;
 mod node;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+pub(super) use self::flights::Flight;
+use self::flights::UnderWay;
 use self::node::{Node, Shared, count, forget, frontier};
 use super::bitmap::Bitmap;
 use super::counts::Counts;
@@ -107,27 +110,6 @@ pub struct News {
     pub haves: Vec<(ObjectId, Vec<u64>)>,
     /// What it is reading from the origin.
     pub reading: Vec<(ObjectId, BlockIndex)>,
-}
-
-/// Where a block in flight comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flight {
-    Origin,
-    Peer,
-}
-
-/// A block in flight.
-#[derive(Debug)]
-struct UnderWay {
-    flight: Flight,
-    /// When it was chosen.
-    since: Instant,
-    /// When its read from the origin began.
-    reading: Option<Instant>,
-    /// It was chosen though no peer is known to have it.
-    guess: bool,
-    /// A reader waits for it.
-    urgent: bool,
 }
 
 /// A block of a file.
@@ -454,9 +436,10 @@ impl Swarm {
     /// Whether a node can be asked now; this one always can.
     pub(super) fn is_usable(&self, node: NodeIndex, now: Instant) -> bool {
         node == NodeIndex::ME
-            || self.nodes.get(node.index()).is_some_and(|node| {
-                node.shares() && !node.silent && node.breaker.is_closed(now)
-            })
+            || self
+                .nodes
+                .get(node.index())
+                .is_some_and(|node| node.shares() && !node.silent && node.breaker.is_closed(now))
     }
 
     /// Whether a peer said that it has the block.
@@ -468,7 +451,11 @@ impl Swarm {
     /// Peers that have the block and can be asked.
     pub(super) fn holders(&self, at: At, now: Instant) -> impl Iterator<Item = NodeIndex> + '_ {
         let copies = self.files.get(at.0.index()).and_then(|file| file.copies.get(at.1.0 as usize));
-        let nodes = if self.settings.any_holder && copies.is_some_and(|copies| *copies > 0) { self.nodes.len() } else { 0 };
+        let nodes = if self.settings.any_holder && copies.is_some_and(|copies| *copies > 0) {
+            self.nodes.len()
+        } else {
+            0
+        };
         let nodes = u16::try_from(nodes).unwrap_or(u16::MAX);
         (1..nodes).map(NodeIndex).filter(move |node| self.has(*node, at) && self.is_usable(*node, now))
     }
@@ -486,13 +473,6 @@ impl Swarm {
         }
     }
 
-    /// Blocks that this node is reading from the origin.
-    #[must_use]
-    pub fn own_reading(&self) -> Vec<(ObjectId, BlockIndex)> {
-        let origin = self.in_flight.iter().filter(|(_, under_way)| under_way.flight == Flight::Origin);
-        origin.filter_map(|((file, block), _)| Some((self.object(*file)?, *block))).collect()
-    }
-
     /// Bytes before a block, over all files.
     pub(super) fn position(&self, (file, block): At) -> u64 {
         let file = self.files.get(file.index());
@@ -507,77 +487,5 @@ impl Swarm {
     /// How far the foremost peer is.
     pub(super) fn frontier(&self) -> u64 {
         self.nodes.iter().skip(1).filter(|node| node.shares()).map(|node| node.frontier).max().unwrap_or(0)
-    }
-
-    /// Whether a block is under way here, and where from.
-    pub(super) fn flight(&self, at: At) -> Option<Flight> {
-        self.in_flight.get(&at).map(|under_way| under_way.flight)
-    }
-
-    /// A block is under way, or changes its way.
-    pub(super) fn take_off(&mut self, at: At, flight: Flight, now: Instant) {
-        let before = self.remove(at);
-        let urgent = before.as_ref().is_some_and(|before| before.urgent);
-        let since = before.map_or(now, |before| before.since);
-        self.in_flight.insert(at, UnderWay { flight, since, reading: None, guess: false, urgent });
-        match flight {
-            Flight::Origin => self.origin_in_flight += 1,
-            Flight::Peer => self.peer_in_flight += 1,
-        }
-    }
-
-    /// A reader waits for these blocks, if they are under way.
-    pub(super) fn urge(&mut self, file: FileId, blocks: &std::ops::Range<u32>) {
-        for ((of, block), under_way) in &mut self.in_flight {
-            under_way.urgent |= *of == file && blocks.contains(&block.0);
-        }
-    }
-
-    /// Whether a reader is known to wait for a block that is under way.
-    pub(super) fn is_urged(&self, at: At) -> bool {
-        self.in_flight.get(&at).is_some_and(|under_way| under_way.urgent)
-    }
-
-    /// A block is asked of its owner, before anybody is known to have it.
-    pub(super) fn is_guess(&mut self, at: At) {
-        if let Some(under_way) = self.in_flight.get_mut(&at)
-            && !std::mem::replace(&mut under_way.guess, true)
-        {
-            self.guesses += 1;
-        }
-    }
-
-    /// A block is being read from the origin from now on.
-    pub(super) fn read_begins(&mut self, at: At, now: Instant) {
-        self.take_off(at, Flight::Origin, now);
-        if let Some(under_way) = self.in_flight.get_mut(&at) {
-            under_way.reading = Some(now);
-        }
-    }
-
-    /// A block is no longer under way: it is there, or was given up.
-    pub fn land(&mut self, at: (FileId, BlockIndex), now: Instant) {
-        let under_way = self.origin_in_flight;
-        let Some(landed) = self.remove(at) else { return };
-        let took = now.saturating_duration_since(landed.since);
-        self.typical = if self.typical.is_zero() { took } else { self.typical * 15 / 16 + took / 16 };
-        if let Some(reading) = landed.reading {
-            self.ramp.landed(now.saturating_duration_since(reading), under_way);
-        }
-    }
-
-    fn remove(&mut self, at: At) -> Option<UnderWay> {
-        let removed = self.in_flight.remove(&at)?;
-        match removed.flight {
-            Flight::Origin => self.origin_in_flight -= 1,
-            Flight::Peer => self.peer_in_flight -= 1,
-        }
-        self.guesses -= u32::from(removed.guess);
-        Some(removed)
-    }
-
-    /// How long a block may be tried to be had from peers: on a crowded network all blocks take long.
-    pub(super) fn patience(&self) -> Duration {
-        self.settings.patience.max(self.typical * 8)
     }
 }

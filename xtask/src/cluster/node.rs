@@ -63,7 +63,8 @@ impl Node {
         if args.sink > 0 {
             command.args(["--bandwidth-limit", &(u64::from(args.sink) * 125_000).to_string()]);
         }
-        let seeds: Vec<_> = (0..nodes).map(|node| format!("{}:{PORT}", Network::address(node, nodes))).collect();
+        let seeds: Vec<_> =
+            (0..nodes).map(|node| format!("{}:{PORT}", Network::address(node, nodes))).collect();
         command.args(["--insecure-peers", "--peers", &seeds.join(","), "--peers-discovery", "list"]);
         command.args(["--peers-listen", &format!("{}:{PORT}", Network::address(number, nodes))]);
         command.args(["--peers-gbps", &(f64::from(place.speed) / 1000.0).to_string()]);

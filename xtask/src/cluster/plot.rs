@@ -51,7 +51,11 @@ impl Chart {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let is_rows = self.series.iter().any(|series| series.mark == Mark::Rows);
         let widest = points().map(|point| point.0).fold(1.0, f64::max) * 1.03;
-        let highest = if is_rows { self.series.len() as f64 } else { points().map(|point| point.1).fold(1.0, f64::max) * 1.05 };
+        let highest = if is_rows {
+            self.series.len() as f64
+        } else {
+            points().map(|point| point.1).fold(1.0, f64::max) * 1.05
+        };
         let x = |value: f64| LEFT + value.max(0.0) / widest * (WIDTH - LEFT - RIGHT);
         let y = |value: f64| HEIGHT - BELOW - value / highest * (HEIGHT - BELOW - ABOVE);
         let mut svg = format!(
@@ -67,16 +71,34 @@ impl Chart {
         let step = step(widest);
         for tick in (0u32..).map(|tick| f64::from(tick) * step).take_while(|tick| *tick <= widest) {
             let (at, top, bottom) = (x(tick), ABOVE, HEIGHT - BELOW);
-            line(format!("<line x1=\"{at:.1}\" y1=\"{top}\" x2=\"{at:.1}\" y2=\"{bottom}\" stroke=\"#ddd\"/>"));
-            line(format!("<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{tick:.1}</text>", bottom + 15.0));
+            line(format!(
+                "<line x1=\"{at:.1}\" y1=\"{top}\" x2=\"{at:.1}\" y2=\"{bottom}\" stroke=\"#ddd\"/>"
+            ));
+            line(format!(
+                "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{tick:.1}</text>",
+                bottom + 15.0
+            ));
         }
-        line(format!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", WIDTH - RIGHT, HEIGHT - 8.0, self.x));
+        line(format!(
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            WIDTH - RIGHT,
+            HEIGHT - 8.0,
+            self.x
+        ));
         if !is_rows {
             let step = self::step(highest);
             for tick in (0u32..).map(|tick| f64::from(tick) * step).take_while(|tick| *tick <= highest) {
                 let at = y(tick);
-                line(format!("<line x1=\"{LEFT}\" y1=\"{at:.1}\" x2=\"{}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>", WIDTH - RIGHT));
-                line(format!("<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.1} {}</text>", LEFT - 6.0, at + 4.0, self.y));
+                line(format!(
+                    "<line x1=\"{LEFT}\" y1=\"{at:.1}\" x2=\"{}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>",
+                    WIDTH - RIGHT
+                ));
+                line(format!(
+                    "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.1} {}</text>",
+                    LEFT - 6.0,
+                    at + 4.0,
+                    self.y
+                ));
             }
         }
         for (number, series) in self.series.iter().enumerate() {
@@ -85,21 +107,35 @@ impl Chart {
             match series.mark {
                 Mark::Rows => {
                     let at = y(highest - number as f64 - 0.5);
-                    line(format!("<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>", LEFT - 8.0, at + 4.0));
+                    line(format!(
+                        "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>",
+                        LEFT - 8.0,
+                        at + 4.0
+                    ));
                     for (value, _) in &series.points {
-                        line(format!("<circle cx=\"{:.1}\" cy=\"{at:.1}\" r=\"4\" fill=\"{colour}\" fill-opacity=\"0.5\"/>", x(*value)));
+                        line(format!(
+                            "<circle cx=\"{:.1}\" cy=\"{at:.1}\" r=\"4\" fill=\"{colour}\" fill-opacity=\"0.5\"/>",
+                            x(*value)
+                        ));
                     }
                 }
                 Mark::Line => {
                     let dash = if number < COLOURS.len() { "" } else { " stroke-dasharray=\"5 3\"" };
                     let key = ABOVE + 14.0 * (number as f64 + 1.0);
-                    line(format!("<line x1=\"8\" y1=\"{:.1}\" x2=\"24\" y2=\"{:.1}\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>", key - 4.0, key - 4.0));
+                    line(format!(
+                        "<line x1=\"8\" y1=\"{:.1}\" x2=\"24\" y2=\"{:.1}\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>",
+                        key - 4.0,
+                        key - 4.0
+                    ));
                     line(format!("<text x=\"28\" y=\"{key:.1}\" font-size=\"10\">{name}</text>"));
                     let mut path = String::new();
                     for (at, value) in thinned(&series.points) {
                         write!(path, "{:.1},{:.1} ", x(at), y(value)).ok();
                     }
-                    line(format!("<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"{dash}/>", path.trim_end()));
+                    line(format!(
+                        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"{dash}/>",
+                        path.trim_end()
+                    ));
                 }
             }
         }
@@ -111,7 +147,11 @@ impl Chart {
 fn step(range: f64) -> f64 {
     let rough = range / 6.0;
     let power = 10f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|step| *step >= rough).unwrap_or(power * 10.0)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|times| times * power)
+        .find(|step| *step >= rough)
+        .unwrap_or(power * 10.0)
 }
 
 /// At most some two hundred of the points, the last one among them.

@@ -39,12 +39,15 @@ impl<'a> Report<'a> {
 
     /// Markdown that also reads well in a terminal.
     pub(crate) fn table(&self) -> String {
-        let mut table = "| load | mean / one node | slowest / one node | OSS bytes / model | gate: mean, OSS | |\n\
+        let mut table =
+            "| load | mean / one node | slowest / one node | OSS bytes / model | gate: mean, OSS | |\n\
                          |---|---|---|---|---|---|\n"
-            .to_owned();
+                .to_owned();
         for outcome in &self.outcomes {
             let limit = |value: f64| if value.is_finite() { format!("{value:.2}") } else { "-".to_owned() };
-            let gate = outcome.gate.map_or("-".to_owned(), |gate| format!("{}, {}", limit(gate.mean), limit(gate.origin)));
+            let gate = outcome
+                .gate
+                .map_or("-".to_owned(), |gate| format!("{}, {}", limit(gate.mean), limit(gate.origin)));
             let word = match outcome.gate {
                 None => "",
                 Some(_) if outcome.is_good(self.alone) => "kept",
@@ -65,10 +68,26 @@ impl<'a> Report<'a> {
     /// What agents counted, in MiB and in times.
     fn counts(&self) -> String {
         let names = ["own", "stand_in", "escape", "alone", "again", "peers"];
-        let others = ["asked_owner", "asked_holder", "hedged", "redirected", "not_yet", "not_here", "busy", "failed", "corrupt"];
-        let mut table = format!("| load | {} |\n|{}\n", [&names[..], &others[..]].concat().join(" | "), "---|".repeat(16));
+        let others = [
+            "asked_owner",
+            "asked_holder",
+            "hedged",
+            "redirected",
+            "not_yet",
+            "not_here",
+            "busy",
+            "failed",
+            "corrupt",
+        ];
+        let mut table = format!(
+            "| load | {} |\n|{}\n",
+            [&names[..], &others[..]].concat().join(" | "),
+            "---|".repeat(16)
+        );
         for outcome in &self.outcomes {
-            let count = |name: &str| outcome.counts.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count);
+            let count = |name: &str| {
+                outcome.counts.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
+            };
             let bytes = names.iter().map(|name| format!("{:.3}", count(name) as f64 / outcome.model as f64));
             let times = others.iter().map(|name| count(name).to_string());
             let cells: Vec<_> = bytes.chain(times).collect();
@@ -87,8 +106,10 @@ impl<'a> Report<'a> {
         let Args { nodes, link, origin, sink, block, .. } = self.args;
         let model = self.args.model_bytes() as f64 / f64::from(1 << 20);
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-        write("cluster.md", format!(
-            "# Many nodes\n\n\
+        write(
+            "cluster.md",
+            format!(
+                "# Many nodes\n\n\
              Written by `cargo xtask cluster --nodes {nodes} --scenario all --write` on {date}. {nodes} agents, each in a network \
              namespace behind a link of {link} Mbit/s in both directions (tbf on both ends), take in at most {sink} Mbit/s each; \
              the OSS test server is behind a link of {origin} Mbit/s. A model of {model:.0} MiB in blocks of {block} KiB. One node \
@@ -102,8 +123,11 @@ impl<'a> Report<'a> {
              Of all nodes together. The first six are in models: read from OSS as owner, in place of the owner, because peers \
              did not give the block for long, without peers, because peers sent something else; and from peers. The others count \
              requests and answers.\n\n{}",
-            self.alone, self.table(), self.counts(),
-        ))?;
+                self.alone,
+                self.table(),
+                self.counts(),
+            ),
+        )?;
         write(COMPLETION, self.completion())?;
         write(ORIGIN, self.origin())?;
         eprintln!("written to {REPORT}");
@@ -113,7 +137,8 @@ impl<'a> Report<'a> {
     fn completion(&self) -> String {
         let mut chart = Chart::new("Completion of each node", "times of one node alone", "");
         for (row, outcome) in self.outcomes.iter().enumerate() {
-            let points = outcome.seconds().into_iter().map(|seconds| (seconds / self.alone, row as f64)).collect();
+            let points =
+                outcome.seconds().into_iter().map(|seconds| (seconds / self.alone, row as f64)).collect();
             chart.add(Series { name: outcome.scenario.to_string(), mark: Mark::Rows, points });
         }
         chart.svg()
@@ -123,7 +148,8 @@ impl<'a> Report<'a> {
         let mut chart = Chart::new("Bytes from OSS", "times of one node alone", "models");
         for outcome in &self.outcomes {
             let model = outcome.model as f64;
-            let points = outcome.timeline.iter().map(|(at, bytes)| (at / self.alone, bytes / model)).collect();
+            let points =
+                outcome.timeline.iter().map(|(at, bytes)| (at / self.alone, bytes / model)).collect();
             chart.add(Series { name: outcome.scenario.to_string(), mark: Mark::Line, points });
         }
         chart.svg()

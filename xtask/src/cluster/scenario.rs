@@ -89,7 +89,9 @@ impl Scenario {
     /// Nodes that die.
     pub(crate) fn victims(self, nodes: u8) -> Vec<u8> {
         match self {
-            Self::Kill | Self::Stop | Self::Unplug => vec![1, nodes - 1].into_iter().take(usize::from(nodes / 2)).collect(),
+            Self::Kill | Self::Stop | Self::Unplug => {
+                vec![1, nodes - 1].into_iter().take(usize::from(nodes / 2)).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -91,7 +91,8 @@ impl Trial<'_> {
         if *scenario == Scenario::NoPeers {
             (0..nodes).try_for_each(|node| network.isolate(node))?;
         }
-        let begin = SystemTime::now() + if scenario.is_warm() { LEAD + LEAD_EACH * u32::from(nodes) } else { Duration::ZERO };
+        let begin = SystemTime::now()
+            + if scenario.is_warm() { LEAD + LEAD_EACH * u32::from(nodes) } else { Duration::ZERO };
         let alone = Duration::from_secs_f64(self.alone.unwrap_or(0.0));
         let over = match scenario {
             Scenario::Spread => alone / 3,
@@ -213,8 +214,12 @@ impl Outcome {
     /// For the terminal.
     pub(crate) fn line(&self, alone: Option<f64>) -> String {
         let alone = alone.unwrap_or_else(|| self.mean());
-        let counts: Vec<_> =
-            self.counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
+        let counts: Vec<_> = self
+            .counts
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
         format!(
             "{}: mean {:.2} s ({:.3}), slowest {:.2} s ({:.3}), OSS read {:.3} times, until {:.2} s\n    {}",
             self.scenario,
@@ -238,7 +243,8 @@ fn sent(log: &str, begin: SystemTime) -> Result<(u64, Vec<(f64, f64)>)> {
     ensure!(sent > 0, "the server sent nothing");
     let begin = begin.duration_since(UNIX_EPOCH)?.as_secs_f64();
     // Where each reply ended; blocks are short against a load.
-    let end = |get: &&Request| get.time as f64 / 1e3 + get.end_ns.saturating_sub(get.start_ns) as f64 / 1e9 - begin;
+    let end =
+        |get: &&Request| get.time as f64 / 1e3 + get.end_ns.saturating_sub(get.start_ns) as f64 / 1e9 - begin;
     let mut ends: Vec<_> = gets.iter().map(|get| (end(get), get.sent as f64)).collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut sum = 0.0;
