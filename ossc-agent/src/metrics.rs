@@ -52,8 +52,33 @@ pub struct Sums<N = u64> {
     pub ended: N,
     /// Those of them without a reply, or with a status of 400 and more.
     pub failed: N,
+    /// Those of them whose rest was asked for on another connection, or was not wanted any more.
+    pub given_up: N,
     /// Requests that were begun as another try.
     pub retried: N,
+}
+
+impl Default for Requests {
+    /// Through no NIC that was named.
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End<'a> {
+    /// With a reply: its status, and `Code` of OSS's error.
+    Reply {
+        /// HTTP status.
+        status: u16,
+        /// `Code`, if it is an error.
+        code: Option<&'a str>,
+    },
+    /// Without one.
+    NoReply,
+    /// Its rest was asked for on another connection, or is not wanted any more.
+    GivenUp,
 }
 
 impl Requests {
@@ -64,9 +89,12 @@ impl Requests {
         if names.is_empty() {
             names.push(ROUTES.to_owned());
         }
+        let retries = Family::<Labels<1>, Counter>::default();
+        // Shown from the start: what appears only with the first retry looks like none before it to rate().
+        drop(retries.get_or_create(&[("operation", "get".to_owned())]));
         Self(Arc::new(Inner {
             ended: Family::default(),
-            retries: Family::default(),
+            retries,
             durations: Family::new_with_constructor(seconds),
             first_bytes: seconds(),
             received: names.into_iter().map(|name| (name, Counter::default())).collect(),
@@ -93,14 +121,25 @@ impl Requests {
         self.0.first_bytes.observe(after.as_secs_f64());
     }
 
-    /// A request has ended: with this status and OSS's code, if any, and after this time.
-    pub fn ended(&self, operation: &str, status: Option<u16>, code: Option<&str>, took: Duration) {
+    /// A request has ended, after this time.
+    pub fn ended(&self, operation: &str, end: End<'_>, took: Duration) {
         self.0.sums.ended.inc();
-        if status.is_none_or(|status| status >= 400) {
-            self.0.sums.failed.inc();
-        }
-        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
-        let code = code.map_or_else(String::new, |code| self.label_of(code));
+        let (status, code) = match end {
+            End::GivenUp => {
+                self.0.sums.given_up.inc();
+                ("given_up".to_owned(), String::new())
+            }
+            End::NoReply => {
+                self.0.sums.failed.inc();
+                ("none".to_owned(), String::new())
+            }
+            End::Reply { status, code } => {
+                if status >= 400 {
+                    self.0.sums.failed.inc();
+                }
+                (status.to_string(), code.map_or_else(String::new, |code| self.label_of(code)))
+            }
+        };
         let labels = [("operation", operation.to_owned()), ("status", status), ("code", code)];
         self.0.ended.get_or_create(&labels).inc();
         let durations = &self.0.durations;
@@ -122,8 +161,8 @@ impl Requests {
     /// The sums so far.
     #[must_use]
     pub fn sums(&self) -> Sums {
-        let Sums { ended, failed, retried } = &self.0.sums;
-        Sums { ended: ended.get(), failed: failed.get(), retried: retried.get() }
+        let Sums { ended, failed, given_up, retried } = &self.0.sums;
+        Sums { ended: ended.get(), failed: failed.get(), given_up: given_up.get(), retried: retried.get() }
     }
 
     /// Bytes of objects received so far, of each NIC by its name, in the order of the configuration.
@@ -180,13 +219,16 @@ mod tests {
         let requests = Requests::new(&[]);
         let took = Duration::from_millis(1);
         for nth in 0..1000 {
-            requests.ended("get", Some(503), Some(&format!("Code{nth}")), took);
+            let code = format!("Code{nth}");
+            requests.ended("get", End::Reply { status: 503, code: Some(&code) }, took);
         }
         for odd in ["a\"b", "a b", &"x".repeat(65), ""] {
-            requests.ended("get", Some(503), Some(odd), took);
+            requests.ended("get", End::Reply { status: 503, code: Some(odd) }, took);
         }
         assert_eq!(requests.by_outcome().len(), MOST_CODES + 1);
-        assert_eq!(requests.sums(), Sums { ended: 1004, failed: 1004, retried: 0 });
+        requests.ended("get", End::Reply { status: 206, code: None }, took);
+        requests.ended("get", End::GivenUp, took);
+        assert_eq!(requests.sums(), Sums { ended: 1006, failed: 1004, given_up: 1, retried: 0 });
     }
 
     #[test]

@@ -23,7 +23,7 @@ struct Need {
     purpose: &'static str,
 }
 
-const NEEDS: [Need; 10] = [
+const NEEDS: [Need; 11] = [
     Need { program: "cc", package: "gcc", purpose: "links everything and compiles ring's C" },
     Need { program: "c++", package: "g++", purpose: "links bpf-linker with LLVM" },
     Need { program: "mkfs.ext4", package: "e2fsprogs", purpose: "ext4 for the reader tests" },
@@ -33,6 +33,7 @@ const NEEDS: [Need; 10] = [
     Need { program: "ip", package: "iproute2", purpose: "network namespaces and shaped links" },
     Need { program: "strace", package: "strace", purpose: "a second opinion on what a reader did" },
     Need { program: "curl", package: "curl", purpose: "plain HTTP readers" },
+    Need { program: "chromium", package: "chromium", purpose: "looks at the live page" },
     Need { program: "python3", package: "python3", purpose: "readers and Alibaba Cloud's own clients" },
 ];
 

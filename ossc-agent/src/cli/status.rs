@@ -138,14 +138,13 @@ impl Prefetch {
     }
 }
 
-/// A path as a name below the model directory: an absolute one must be there, another one is such a name already.
+/// A path as a name below the model directory: one that is there, seen from here, or else such a name already.
 fn below(model_dir: &Path, path: &Path) -> Option<String> {
-    let name = if path.is_absolute() {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let inside = path.strip_prefix(model_dir).map(Path::to_owned);
-        inside.or_else(|_| real(path).strip_prefix(real(model_dir)).map(Path::to_owned)).ok()?
-    } else {
-        path.to_owned()
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = match (real(path).strip_prefix(real(model_dir)), path.is_absolute()) {
+        (Ok(inside), _) => inside.to_owned(),
+        (Err(_), true) => return None,
+        (Err(_), false) => path.to_owned(),
     };
     let climbs = name.components().any(|part| part == Component::ParentDir);
     if climbs { None } else { name.into_os_string().into_string().ok() }

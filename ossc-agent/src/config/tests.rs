@@ -49,6 +49,22 @@ fn the_connector_file_is_understood() {
 }
 
 #[test]
+fn the_state_is_served_to_other_machines_only_on_demand() {
+    let http = |json: &str, env: &str| {
+        let env = Environment::from(base_env()).with("OSSC_HTTP", env);
+        with_file(json, Flags::default(), &env).map(|config| config.http)
+    };
+    assert_eq!(http("{}", "").unwrap(), None);
+    assert_eq!(http(r#"{"http": "[::1]:7"}"#, "").unwrap(), Some("[::1]:7".parse().unwrap()));
+    assert_eq!(http(r#"{"http": "[::1]:7"}"#, "127.0.0.2:8").unwrap(), Some("127.0.0.2:8".parse().unwrap()));
+    for refused in ["0.0.0.0:7", "10.0.0.1:7", "[::]:7"] {
+        assert!(http("{}", refused).unwrap_err().to_string().contains("--http-remote"), "{refused}");
+        assert!(http(r#"{"httpRemote": true}"#, refused).unwrap().is_some(), "{refused}");
+    }
+    assert!(http("{}", "localhost").is_err());
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_name_of_the_setting() {
     let env = Environment::from(base_env());
     for (json, flags, words) in [

@@ -13,8 +13,8 @@ use super::inflight::Waiters;
 use super::lanes::Lanes;
 use super::progress::{Counts, Progress};
 use super::sync::{Lock, Signal};
-use super::view::{BlockState, Provenance};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
+use crate::fetch::view::{BlockState, Provenance};
 use crate::peer::{Mode, Peers};
 
 /// How soon an idle connection looks again for what peers may have by then, unless they wake it before.
@@ -209,7 +209,7 @@ impl Queue {
                 state.counts.bytes_from_peers += layout.range_of(block).len();
             }
             if let Some(provenance) = state.provenance.get_mut(file.index()) {
-                provenance.from_peer(block);
+                provenance.peer_sent(block);
             }
         });
     }

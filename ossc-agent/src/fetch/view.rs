@@ -34,7 +34,7 @@ impl Provenance {
     }
 
     /// A peer sent this block.
-    pub(super) fn from_peer(&mut self, block: BlockIndex) {
+    pub(super) fn peer_sent(&mut self, block: BlockIndex) {
         if let Some(word) = self.from_peers.get_mut(word_of(block)) {
             *word |= bit_of(block);
         }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn blocks_remember_where_they_came_from() {
         let mut provenance = Provenance::new(vec![1, 0]);
-        provenance.from_peer(BlockIndex(64));
+        provenance.peer_sent(BlockIndex(64));
         let of =
             |provenance: &Provenance| [0, 1, 64, 999].map(|block| provenance.of_ready(BlockIndex(block)));
         use BlockState::{AtStart, Origin, Peer};

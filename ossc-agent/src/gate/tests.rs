@@ -44,6 +44,7 @@ fn readers_wait_for_exactly_their_bytes() {
                sys.stdout.buffer.write(mmap.mmap(f,65536,mmap.MAP_PRIVATE,mmap.PROT_READ,offset=10485760)[:])";
     let map_range = ByteRange::new(10_485_760, 10_485_760 + 65_536);
     let tail = ByteRange::new(SIZE - 96, SIZE);
+    let numbers = scene.gate.numbers();
     for (name, line, asked, printed) in [
         ("read", "dd if=\"$1\" bs=4096 skip=3 count=1 status=none".to_owned(), page(12_288), page(12_288)),
         ("mmap at an offset", format!("python3 -c '{map}' \"$1\""), map_range, map_range),
@@ -57,12 +58,15 @@ fn readers_wait_for_exactly_their_bytes() {
         let reader = scene.shell(&line);
         let demand = scene.asked();
         assert_eq!(demand.range, asked, "{name}");
+        let waiting: Vec<_> = numbers.waiting(10).iter().map(|reader| reader.range).collect();
+        assert_eq!(waiting, [asked], "{name}");
         scene.serve(demand);
         assert_eq!(reader.printed(), bytes_of(printed), "{name}");
     }
     let snapshot = scene.gate.snapshot();
     assert_eq!((snapshot.held, snapshot.held_total, snapshot.denied_total), (0, 3, 0));
     assert!(snapshot.longest_wait <= snapshot.waited && !snapshot.waited.is_zero());
+    assert_eq!((numbers.waiting(10), numbers.hold_times().count()), (Vec::new(), 3));
 }
 
 #[test]

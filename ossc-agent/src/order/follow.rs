@@ -97,11 +97,9 @@ impl Follower {
     ) -> Option<Plan> {
         let touch = self.touch(file, range)?;
         let is_there = is_ready(file, range);
-        if is_there {
-            self.foresight.hits.inc()
-        } else {
-            self.foresight.misses.inc()
-        };
+        let Foresight { hits, misses } = &self.foresight;
+        let counter = if is_there { hits } else { misses };
+        counter.inc();
         let followed = self.take_expecting(&touch);
         self.begin(&touch, followed.as_ref());
         let mut trail = followed?;

@@ -11,7 +11,7 @@ use super::audit::{Audit, Line};
 use super::dial::Stream;
 use super::error::Error;
 use crate::base::{ByteRange, Lane, Nic, chain};
-use crate::metrics::{self, Counter};
+use crate::metrics::{self, Counter, End};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl<'a> About<'a> {
 }
 
 /// Hears of every request of a client.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Requests {
     audit: Option<Audit>,
     pub(super) metrics: metrics::Requests,
@@ -190,7 +190,12 @@ impl Drop for Sent {
     fn drop(&mut self) {
         let took = self.took.unwrap_or_else(|| self.begun.elapsed());
         let code = self.code.take();
-        self.requests.metrics.ended(self.operation.name(), self.status, code.as_deref(), took);
+        let end = match (self.took, self.status) {
+            (None, _) => End::GivenUp,
+            (Some(_), Some(status)) => End::Reply { status, code: code.as_deref() },
+            (Some(_), None) => End::NoReply,
+        };
+        self.requests.metrics.ended(self.operation.name(), end, took);
         let (Some(mut line), Some(audit)) = (self.line.take(), &self.requests.audit) else { return };
         line.code = code;
         if self.took.is_none() {

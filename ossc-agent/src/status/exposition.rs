@@ -75,7 +75,7 @@ fn network(registry: &mut Registry, snapshot: &Snapshot) {
 
 fn requests(registry: &mut Registry, snapshot: &Snapshot, view: &View) {
     let requests = &view.parts().requests;
-    let help = "Requests to OSS that have ended, by operation, HTTP status (none without a reply) and OSS error code";
+    let help = "Requests to OSS that have ended, by operation, HTTP status (none without a reply, given_up) and OSS error code";
     registry.register("requests", help, requests.by_outcome());
     registry.register("request_retries", "Requests to OSS that were another try", requests.retries());
     let help = "Time of requests to OSS to their last byte";

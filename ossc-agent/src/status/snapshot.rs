@@ -128,6 +128,8 @@ pub struct Requests {
     pub total: u64,
     /// Those without a reply, or with a status of 400 and more.
     pub failed: u64,
+    /// Those whose rest was asked for on another connection, because they stood still.
+    pub given_up: u64,
     /// Those that were another try.
     pub retries: u64,
     /// Replies that said to slow down.

@@ -11,7 +11,7 @@ const MOST_FILES: usize = 20;
 /// Readers shown.
 const MOST_READERS: usize = 8;
 /// Characters of a bar.
-const BAR: u64 = 24;
+const BAR: usize = 24;
 
 /// The status for people. `is_whole`: every file, else those that are not complete, and not more than fit a screen.
 #[must_use]
@@ -51,12 +51,12 @@ fn write(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
     }
     writeln!(
         out,
-        "{} of {} connections at work; requests: {}, {} failed, {} tried again, {} told to slow down",
+        "{} of {} connections at work; requests: {}, {} failed, {} given up for another one, {} told to slow down",
         connections.at_work,
         connections.most,
         requests.total,
         requests.failed,
-        requests.retries,
+        requests.given_up,
         requests.slow_downs
     )?;
     let accesses = foresight.hits + foresight.misses;
@@ -94,8 +94,8 @@ fn list(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
     let width = files.iter().take(most).map(|file| file.name.chars().count()).max().unwrap_or(0).max(4);
     writeln!(out, "\n{:<width$}  {:>10}  READY", "FILE", "SIZE")?;
     for file in files.iter().take(most) {
-        let filled = usize::try_from(file.ready * BAR / file.size.max(1)).unwrap_or(0);
-        let bar: String = (0..BAR as usize).map(|at| if at < filled { '#' } else { '.' }).collect();
+        let filled = usize::try_from(file.ready * BAR as u64 / file.size.max(1)).unwrap_or(0);
+        let bar: String = (0..BAR).map(|at| if at < filled { '#' } else { '.' }).collect();
         let state = match file.state {
             State::Complete => " complete",
             State::Lost => " LOST: its readers get errors, see the log",
@@ -204,7 +204,14 @@ mod tests {
             eta_seconds: Some(75.0),
             sources: vec![source(Some("eth0"), f64::from(1 << 30)), source(None, 0.0)],
             connections: Connections { at_work: 8, most: 16 },
-            requests: Requests { total: 9, failed: 2, retries: 1, slow_downs: 0, blocks_lost: 0 },
+            requests: Requests {
+                total: 9,
+                failed: 2,
+                given_up: 1,
+                retries: 1,
+                slow_downs: 0,
+                blocks_lost: 0,
+            },
             readers: Readers {
                 held: 1,
                 longest_hold_seconds: 61.5,
@@ -225,7 +232,7 @@ mod tests {
             "agent 1 (process 7) since 1 h 1 min; gate: pre-content",
             "OSS by eth0",
             "1.0 GiB/s",
-            "8 of 16 connections at work; requests: 9, 2 failed, 1 tried again",
+            "8 of 16 connections at work; requests: 9, 2 failed, 1 given up",
             "75 % of 4 found their bytes there",
             "READERS THAT WAIT: 1, the longest for 1 min 1 s",
             "llama?[2J (42) for 1 min 1 s: b, 0 B to 1.0 MiB",

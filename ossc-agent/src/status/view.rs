@@ -164,6 +164,7 @@ impl View {
             requests: Requests {
                 total: sums.ended,
                 failed: sums.failed,
+                given_up: sums.given_up,
                 retries: sums.retried,
                 slow_downs: counts.slow_downs,
                 blocks_lost: counts.failures,

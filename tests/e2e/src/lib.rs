@@ -5,6 +5,7 @@
 //! the agent's log, an amount of bytes that the server sent), with a deadline that only a hanging agent meets.
 
 pub mod agent;
+pub mod asking;
 pub mod checkpoint;
 pub mod cluster;
 pub mod content;

@@ -32,6 +32,7 @@ mod service_manager;
 mod signatures;
 mod slow_tail;
 mod soak;
+mod status;
 mod tls;
 mod verify;
 

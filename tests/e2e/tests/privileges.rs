@@ -54,7 +54,7 @@ fn that_are_not_needed_any_more_are_given_up() -> anyhow::Result<()> {
     for (name, permitted) in threads(pid)? {
         let most = match name.as_str() {
             name if name.starts_with("ossc-fetch") => DAC_READ_SEARCH,
-            "ossc-gate" | "ossc-keeper" => 0,
+            "ossc-gate" | "ossc-keeper" | "ossc-status" => 0,
             "ossc-bpf" => BPF,
             _ => AGENT,
         };

@@ -114,6 +114,27 @@ fn background_waits_to_be_started_and_fills_one_file_after_the_other() {
 }
 
 #[test]
+fn what_an_operator_asks_for_comes_before_the_plan_and_behind_the_readers() {
+    let mut lanes = lanes(1, &[2, 2, 2]);
+    lanes.want(FileId(0), 0..1, Lane::Planned);
+    lanes.plan_first(FileId(2), 0..2);
+    lanes.plan_ahead([(FileId(1), 0..1)]);
+    lanes.want(FileId(1), 1..2, Lane::Demand);
+    assert_eq!((lanes.unready_bytes(FileId(2)), lanes.unready_bytes(FileId(9))), (2 * BLOCK, 0));
+    assert_eq!(
+        take_all(&mut lanes, BLOCK * 2),
+        ["demand 1:1..2", "planned 1:0..1", "planned 2:0..2", "planned 0:0..1"]
+    );
+    let states = lanes.blocks(FileId(2), |_| BlockState::Origin);
+    assert_eq!(states, [BlockState::Fetching; 2]);
+    lanes.block_ready(FileId(2), BlockIndex(0));
+    let states =
+        [lanes.blocks(FileId(2), |_| BlockState::Peer), lanes.blocks(FileId(0), |_| BlockState::Peer)];
+    use BlockState::{Fetching, Missing, Peer};
+    assert_eq!(states, [[Peer, Fetching], [Fetching, Missing]]);
+}
+
+#[test]
 fn blocks_from_an_earlier_run_are_not_fetched() {
     let mut lanes = lanes(1, &[]);
     lanes.add_file(Layout::new(3 * BLOCK + 1, BlockSize::MIN).unwrap(), |block| block.0 % 2 == 1);
