@@ -86,7 +86,7 @@ impl Swarm {
         let Best { at, guess, .. } = best?;
         self.take_off(at, Flight::Peer, now);
         if guess {
-            self.is_guess(at);
+            self.mark_guess(at);
         }
         Some(at)
     }

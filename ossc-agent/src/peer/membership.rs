@@ -155,7 +155,7 @@ fn note(inner: &Inner, member: SocketAddr, seen: &mut Seen, heard: std::io::Resu
             tracing::debug!(%error, address = %member, "no answer from a peer");
             seen.failures += 1;
             if let Some(name) = &seen.name {
-                inner.swarm().is_silent(name);
+                inner.swarm().unanswered(name);
             }
             if seen.failures >= FAILURES && seen.heard.is_some_and(|heard| heard.elapsed() > GONE) {
                 let asked = seen.asked;

@@ -308,7 +308,7 @@ impl Swarm {
     }
 
     /// A peer did not say what it has when it was asked: it is asked for nothing else until it does.
-    pub(super) fn is_silent(&mut self, name: &Name) {
+    pub(super) fn unanswered(&mut self, name: &Name) {
         if let Some(node) = self.find(name)
             && let Some(entry) = self.nodes.get_mut(node.index())
         {

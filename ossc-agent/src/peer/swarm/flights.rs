@@ -65,7 +65,7 @@ impl Swarm {
     }
 
     /// A block is asked of its owner, before anybody is known to have it.
-    pub(in crate::peer) fn is_guess(&mut self, at: At) {
+    pub(in crate::peer) fn mark_guess(&mut self, at: At) {
         if let Some(under_way) = self.in_flight.get_mut(&at)
             && !std::mem::replace(&mut under_way.guess, true)
         {
