@@ -12,7 +12,7 @@ mod verify;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Environment, Flags, Log, LogFormat, LogLevel};
 use crate::sys::{self, privileges};
@@ -70,6 +70,12 @@ struct KeeperCli {
     log_format: LogFormat,
     #[arg(long)]
     log_path: Option<PathBuf>,
+}
+
+/// The command line as clap knows it, for whoever writes manuals and completions from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program with this process's arguments; `main` ends with what it returns.
@@ -139,8 +145,6 @@ fn run_keeper() -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -14,7 +14,8 @@ use sd_notify::NotifyState;
 const MOST: Duration = Duration::from_micros(u32::MAX as u64);
 
 /// What the manager tells a service by its environment: none of a program's that the agent starts.
-pub const VARIABLES: [&str; 7] = [
+pub const VARIABLES: [&str; 8] = [
+    "CREDENTIALS_DIRECTORY",
     "NOTIFY_SOCKET",
     "LISTEN_PID",
     "LISTEN_FDS",

@@ -8,6 +8,8 @@ mod build;
 mod cluster;
 mod cmd;
 mod demo;
+mod deny;
+mod dist;
 mod fuzz;
 mod lint;
 mod server;
@@ -34,6 +36,10 @@ enum Command {
     Demo,
     /// Set up, build, lint, then run every test (root; what continuous integration runs, with --all)
     Test(test::Args),
+    /// Pack the release agent: .deb, .rpm and .tar.gz in target/dist; --try installs them on a fresh Debian
+    Dist(dist::Args),
+    /// Check licences and sources of all dependencies against deny.toml (compiles cargo-deny the first time)
+    Deny,
     /// Formatting, clippy, and the project's own rules about its source tree
     Lint,
     /// Run the fuzzers of tests/fuzz on every parser of outside bytes (nightly Rust)
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Command::Build => build::build(),
         Command::Demo => demo::demo(),
         Command::Test(args) => test::test(&args),
+        Command::Dist(args) => dist::dist(&args),
+        Command::Deny => deny::deny(),
         Command::Lint => lint::lint(),
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Soak(args) => soak::soak(&args),

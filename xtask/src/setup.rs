@@ -47,6 +47,13 @@ const MACHINE_NEEDS: [Need; 3] = [
     Need { program: "cpio", package: "cpio", purpose: "the archive with these steps" },
 ];
 
+const PACK_NEEDS: [Need; 4] = [
+    Need { program: "strip", package: "binutils", purpose: "takes debug information out of the agent" },
+    Need { program: "dpkg-shlibdeps", package: "dpkg-dev", purpose: "finds what a .deb depends on" },
+    Need { program: "rpmbuild", package: "rpm", purpose: "makes the .rpm" },
+    Need { program: "mmdebstrap", package: "mmdebstrap", purpose: "a fresh Debian to try the .deb on" },
+];
+
 /// The distribution's Rust that may build for BPF: Debian keeps these current for its browsers.
 const DISTRIBUTION_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 /// The bpf-linker release the programs are built with; its `llvm-N` features choose the LLVM.
@@ -57,7 +64,7 @@ const BPF_LINKER_LLVM: RangeInclusive<u32> = 21..=23;
 const BY_HAND: &str = "install rustup's nightly with rust-src, and bpf-linker for its LLVM, by hand \
      (https://github.com/aya-rs/bpf-linker#installation)";
 /// Where the tracepoint events show once tracefs is mounted.
-const TRACEFS: &str = "/sys/kernel/tracing";
+pub(crate) const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Installs what is missing.
 pub(crate) fn setup() -> Result<()> {
@@ -81,6 +88,23 @@ pub(crate) fn machines() -> Result<()> {
         apt.install(&["virtiofsd"])?;
     }
     Ok(())
+}
+
+/// Installs what packages are made and tried with. Only for `dist`.
+pub(crate) fn packers() -> Result<()> {
+    programs(&mut Apt { updated: false }, &PACK_NEEDS)
+}
+
+/// A program that cargo compiles into this project's cache folder, in this version.
+pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let program = tools_dir().join("bin").join(name);
+    if !program.is_file() {
+        println!("setup: compiling {name} {version} into {}; some minutes", tools_dir().display());
+        let mut cargo = Command::new("cargo");
+        cargo.args(["install", name, "--locked", "--quiet", "--version", version, "--root"]).arg(tools_dir());
+        cmd::quietly(cargo.current_dir("/"))?;
+    }
+    Ok(program)
 }
 
 /// The server of a shared file system, as a program and the arguments by which it shares all of this machine. It is

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nix::sys::stat::fstat;
+use nix::sys::stat::{fstat, major, minor};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use ossc_common::Inode;
 
@@ -16,13 +16,25 @@ const MINOR_BITS: u32 = 20;
 
 /// The inode behind a descriptor.
 pub(super) fn of(file: BorrowedFd<'_>) -> io::Result<Inode> {
-    let number = fstat(file)?.st_ino;
+    let about = fstat(file)?;
     let descriptor = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let mount = mount_of(&descriptor).ok_or_else(|| io::Error::other("/proc/self/fdinfo shows no mnt_id"))?;
-    let device = device_of(&mounts, mount)
-        .ok_or_else(|| io::Error::other(format!("mount {mount} is not in /proc/self/mountinfo")))?;
-    Ok(Inode::new(device, number))
+    let device = match device_of(&mounts, mount) {
+        Some(device) => Some(device),
+        // Opened by an earlier agent in a mount namespace of its own, as a sandbox of systemd gives each start.
+        None if fstatfs(file)?.filesystem_type() != BTRFS_SUPER_MAGIC => {
+            device_number(small(major(about.st_dev))?, small(minor(about.st_dev))?)
+        }
+        None => None,
+    };
+    let device =
+        device.ok_or_else(|| io::Error::other(format!("mount {mount} is not in /proc/self/mountinfo")))?;
+    Ok(Inode::new(device, about.st_ino))
+}
+
+fn small(number: u64) -> io::Result<u32> {
+    u32::try_from(number).map_err(io::Error::other)
 }
 
 /// Whether reads of the file go through the generic page-cache functions that the probes see. Not so on tmpfs, which

@@ -9,16 +9,22 @@ use crate::oss::{CredentialSource, Credentials, EcsRamRole, Oidc, Secret};
 
 /// Where the connector and Alibaba's command line keep the credentials of a user.
 const FILE_IN_HOME: &str = ".alibabacloud/credentials";
+/// Name of the credential that a unit of systemd gives (`LoadCredential=`, systemd.exec(5)).
+const OF_UNIT: &str = "ossc";
 
-/// Chooses the source; `home` is the user's home directory.
+/// Chooses the source.
 pub(super) fn resolve(flags: &Flags, env: &Environment, raw: &Raw) -> Result<CredentialSource, Error> {
     let wanted = flags.credentials.as_deref().or(raw.credentials.as_deref()).unwrap_or("auto");
-    let named_file = flags.credentials_file.clone().or_else(|| raw.credentials_file.clone());
+    let named_file = flags
+        .credentials_file
+        .clone()
+        .or_else(|| env.get("ALIBABA_CLOUD_CREDENTIALS_FILE").map(PathBuf::from))
+        .or_else(|| raw.credentials_file.clone());
     let ecs_role = flags
         .ecs_role
         .clone()
-        .or_else(|| raw.ecs_role.clone())
-        .or_else(|| env.get("ALIBABA_CLOUD_ECS_METADATA").map(str::to_owned));
+        .or_else(|| env.get("ALIBABA_CLOUD_ECS_METADATA").map(str::to_owned))
+        .or_else(|| raw.ecs_role.clone());
     match wanted {
         "anonymous" => Ok(CredentialSource::Anonymous),
         "env" => key_pair(env)?.map(CredentialSource::Static).ok_or(Error::Missing {
@@ -49,9 +55,7 @@ pub(super) fn resolve(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Cre
             if named_file.is_some() {
                 return Ok(CredentialSource::File(file(named_file, env)?));
             }
-            if let Ok(path) = file(None, env)
-                && path.is_file()
-            {
+            if let Some(path) = usual_files(env).find(|path| path.is_file()) {
                 return Ok(CredentialSource::File(path));
             }
             Ok(if ecs_role.is_some() { ecs(ecs_role, env) } else { CredentialSource::Anonymous })
@@ -87,14 +91,19 @@ fn key_pair(env: &Environment) -> Result<Option<Credentials>, Error> {
 }
 
 fn file(named: Option<PathBuf>, env: &Environment) -> Result<PathBuf, Error> {
-    let from_env = || env.get("ALIBABA_CLOUD_CREDENTIALS_FILE").map(PathBuf::from);
-    let in_home = || env.get("HOME").map(|home| PathBuf::from(home).join(FILE_IN_HOME));
-    named.or_else(from_env).or_else(in_home).ok_or(Error::Missing {
+    let usual = || usual_files(env).find(|path| path.is_file()).or_else(|| usual_files(env).last());
+    named.or_else(usual).ok_or(Error::Missing {
         what: "credentials file",
         flag: "--credentials-file",
         env: "ALIBABA_CLOUD_CREDENTIALS_FILE",
         key: "credentialsFile",
     })
+}
+
+/// Where a file is looked for that nobody named.
+fn usual_files(env: &Environment) -> impl Iterator<Item = PathBuf> {
+    let below = |variable, name| env.get(variable).map(|directory| PathBuf::from(directory).join(name));
+    [below("CREDENTIALS_DIRECTORY", OF_UNIT), below("HOME", FILE_IN_HOME)].into_iter().flatten()
 }
 
 fn ecs(role: Option<String>, env: &Environment) -> CredentialSource {

@@ -88,6 +88,7 @@ pub struct PeerFlags {
 
 /// How other nodes are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 pub enum Discovery {
     /// Those given know others.
@@ -98,6 +99,7 @@ pub enum Discovery {
 
 /// `peers` of the JSON file.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RawPeers {
     listen: Option<SocketAddr>,

@@ -21,6 +21,7 @@ const OTHERS_WRITE: u32 = 0o002;
 
 /// The file's content.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Raw {
     pub(super) log_level: Option<Level>,
@@ -59,6 +60,7 @@ pub(super) struct Raw {
 
 /// The connector writes a number, people write a word.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(untagged)]
 pub(super) enum Level {
     Number(u64),
@@ -67,6 +69,7 @@ pub(super) enum Level {
 
 /// `prefetch` of the connector.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default)]
 pub(super) struct Prefetch {
     pub(super) vcpus: Option<u32>,

@@ -1,5 +1,7 @@
 //! Precedence, defaults and refusals of the configuration.
 
+mod reference;
+
 use std::path::Path;
 
 use super::*;
@@ -109,6 +111,62 @@ fn credentials_follow_what_the_environment_offers() {
         ]),
         Ok(CredentialSource::Oidc(_))
     ));
+}
+
+#[test]
+fn a_credentials_file_is_named_by_flag_environment_file_or_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    let of_unit = dir.path().join("ossc");
+    std::fs::write(&of_unit, "").unwrap();
+    let unit = Environment::from(base_env()).with("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap());
+    let both = unit.clone().with("ALIBABA_CLOUD_CREDENTIALS_FILE", "/env");
+    let json = r#"{"credentialsFile": "/json"}"#;
+    let flag = Flags { credentials_file: Some("/flag".into()), ..Flags::default() };
+    for (json, flags, env, wanted) in [
+        (json, flag, &both, Path::new("/flag")),
+        (json, Flags::default(), &both, Path::new("/env")),
+        (json, Flags::default(), &unit, Path::new("/json")),
+        ("{}", Flags::default(), &unit, &of_unit),
+        (r#"{"credentials": "file"}"#, Flags::default(), &unit, &of_unit),
+    ] {
+        match with_file(json, flags, env).unwrap().oss.credentials {
+            CredentialSource::File(path) => assert_eq!(path, wanted),
+            other => panic!("{wanted:?}: {other:?}"),
+        }
+    }
+    // A unit without a credential of this name is no reason to look no further.
+    let empty = tempfile::tempdir().unwrap();
+    let env = Environment::from(base_env()).with("CREDENTIALS_DIRECTORY", empty.path().to_str().unwrap());
+    let config = with_file(r#"{"ecsRole": "json"}"#, Flags::default(), &env).unwrap();
+    assert!(
+        matches!(config.oss.credentials, CredentialSource::EcsRamRole(role) if role.role.as_deref() == Some("json"))
+    );
+    let env = env.with("ALIBABA_CLOUD_ECS_METADATA", "env");
+    let config = with_file(r#"{"ecsRole": "json"}"#, Flags::default(), &env).unwrap();
+    assert!(
+        matches!(config.oss.credentials, CredentialSource::EcsRamRole(role) if role.role.as_deref() == Some("env"))
+    );
+}
+
+#[test]
+fn log_levels_are_the_connectors_numbers_or_words() {
+    let env = Environment::from(base_env());
+    let level = |json: &str| {
+        with_file(&format!(r#"{{"logLevel": {json}}}"#), Flags::default(), &env)
+            .map(|config| config.log.level)
+    };
+    let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error];
+    for (number, wanted) in levels.into_iter().enumerate() {
+        assert_eq!(level(&number.to_string()).unwrap(), wanted);
+    }
+    for (word, wanted) in [("debug", LogLevel::Debug), ("INFO", LogLevel::Info), ("trace", LogLevel::Trace)] {
+        assert_eq!(level(&format!("\"{word}\"")).unwrap(), wanted);
+    }
+    for wrong in ["4", "-1", "1.5", "\"loud\"", "[]"] {
+        assert!(level(wrong).is_err(), "{wrong}");
+    }
+    let flags = Flags { log_level: Some(LogLevel::Error), ..Flags::default() };
+    assert_eq!(with_file(r#"{"logLevel": 0}"#, flags, &env).unwrap().log.level, LogLevel::Error);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod audit;
 mod command;
+mod container;
 mod crash_storm;
 mod demand_first;
 mod doctor;
