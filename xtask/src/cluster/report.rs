@@ -110,7 +110,7 @@ impl<'a> Report<'a> {
             "cluster.md",
             format!(
                 "# Many nodes\n\n\
-             Written by `cargo xtask cluster --nodes {nodes} --scenario all --write` on {date}. {nodes} agents, each in a network \
+             Written by `cargo xtask cluster --nodes {nodes} --write` and the scenarios of the table on {date}. {nodes} agents, each in a network \
              namespace behind a link of {link} Mbit/s in both directions (tbf on both ends), take in at most {sink} Mbit/s each; \
              the OSS test server is behind a link of {origin} Mbit/s. A model of {model:.0} MiB in blocks of {block} KiB. One node \
              without peers took {:.2} s in the same session; times are given as multiples of that, from the begin of each \
