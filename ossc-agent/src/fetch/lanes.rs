@@ -148,9 +148,8 @@ impl Lanes {
         while self.files.get(self.background_file).is_some_and(|work| work.missing() == 0) {
             self.background_file += 1;
         }
-        let can_give = |at: &usize| {
-            self.files.get(*at).is_some_and(|work| work.missing() > 0 && !work.rests(now))
-        };
+        let can_give =
+            |at: &usize| self.files.get(*at).is_some_and(|work| work.missing() > 0 && !work.rests(now));
         if let Some(at) = self.slots.get(slot).copied().filter(can_give) {
             return Some(at);
         }

@@ -7,15 +7,14 @@
 //! times as long costs little; since it may be wrong, only a small share of requests may be given up by it. The firm
 //! one needs no such budget. Both hold only while other connections move: when all stand still, then so does the
 //! server or this machine, and more requests would not help; then `oss`'s own bounds decide.
-//! Towards the end of a load, when a request is the only one left, no other can move: the eager bound holds without.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::sync::Lock;
 
 /// Least eager bound: below it, giving up would cost more than waiting.
-const LEAST_EAGER: Duration = Duration::from_millis(50);
+const LEAST_EAGER: Duration = Duration::from_millis(100);
 /// The firm bound by default: a dead path is noticed within twice this.
 pub(super) const FIRM: Duration = Duration::from_millis(750);
 /// How often the firm bound doubles, after giving up again and again: to 12 s.
@@ -38,8 +37,6 @@ pub(super) struct Patience {
     state: Lock<State>,
     /// Pieces received by all connections: whether others move.
     pieces: AtomicU64,
-    /// Waits being looked after.
-    waits: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -63,7 +60,7 @@ impl Patience {
     pub(super) fn new(firm: Duration) -> Self {
         let state =
             State { typical: Duration::ZERO, spread: Duration::ZERO, known: 0, credit: BURST * ONE_IN };
-        Self { firm, state: Lock::new(state), pieces: AtomicU64::new(0), waits: AtomicU32::new(0) }
+        Self { firm, state: Lock::new(state), pieces: AtomicU64::new(0) }
     }
 
     /// For the next wait of a request that was given up `given_up` times already. `fresh`: its connection has to be
@@ -102,7 +99,6 @@ impl Patience {
 
     /// Looks after one wait.
     pub(super) fn watch(&self, bound: Bound) -> Watch<'_> {
-        self.waits.fetch_add(1, Ordering::Relaxed);
         Watch { patience: self, bound, pieces: self.pieces.load(Ordering::Relaxed), alone: 0 }
     }
 
@@ -129,18 +125,11 @@ impl Watch<'_> {
         let pieces = self.patience.pieces.load(Ordering::Relaxed);
         let others_move = std::mem::replace(&mut self.pieces, pieces) != pieces;
         self.alone = if moved { 0 } else { self.alone + 1 };
-        let is_only_one = self.patience.waits.load(Ordering::Relaxed) == 1;
-        let still = !moved && (others_move || self.alone == ALONE || (is_only_one && self.bound.eager));
+        let still = !moved && (others_move || self.alone == ALONE);
         if still && self.bound.eager {
             self.patience.state.with(|state| state.credit = state.credit.saturating_sub(ONE_IN));
         }
         still
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        self.patience.waits.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -201,19 +190,5 @@ mod tests {
             watch.is_still(moved)
         });
         assert_eq!(moves, [false, false, false, false, false, true], "others move");
-    }
-
-    #[test]
-    fn the_only_request_left_is_not_compared_with_others() {
-        let patience = Patience::new(FIRM);
-        for _ in 0..LEARN {
-            patience.answered(Duration::ZERO);
-        }
-        let mut watch = patience.watch(patience.bound(0, false));
-        let other = patience.watch(patience.bound(0, false));
-        assert!(!watch.is_still(false), "the other one stands still, too");
-        drop(other);
-        assert!(!watch.is_still(true));
-        assert!(watch.is_still(false));
     }
 }

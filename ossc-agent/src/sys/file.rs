@@ -19,7 +19,6 @@ use nix::fcntl::{FallocateFlags, OFlag, OpenHow, ResolveFlag, fallocate, openat2
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType};
 
-
 pub use device::device_instance;
 
 /// Extended attribute on every file the agent makes. Only CAP_SYS_ADMIN may set or see the `trusted`

@@ -103,7 +103,8 @@ fn used(pid: u32) -> Result<(f64, u64)> {
     let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     let second = sysconf(SysconfVar::CLK_TCK)?.context("the length of a tick is not known")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent has ended")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
     let peak: u64 = peak.context("the agent's memory is not known")?;
     Ok((ticks / second as f64, peak << 10))
 }

@@ -40,7 +40,12 @@ const CASES: [Case; 6] = [
     Case { name: "1 link", rates: &[RATE], what: What::Load, asked: f64::NAN },
     Case { name: "2 links", rates: &[RATE, RATE], what: What::Load, asked: 1.95 },
     Case { name: "4 links", rates: &[RATE, RATE, RATE, RATE], what: What::Load, asked: 3.85 },
-    Case { name: "1 link and one of a quarter", rates: &[RATE, RATE / 4], what: What::Load, asked: 0.95 * 1.25 },
+    Case {
+        name: "1 link and one of a quarter",
+        rates: &[RATE, RATE / 4],
+        what: What::Load,
+        asked: 0.95 * 1.25,
+    },
     Case { name: "2 links, one dies after 2 s", rates: &[RATE, RATE], what: What::Death, asked: f64::NAN },
 ];
 /// Their places in `CASES`.
@@ -56,14 +61,16 @@ const ASKED_LATE: f64 = 2.0;
 /// Measures and gives the section.
 pub(super) fn section(quick: bool, scratch: &Path) -> Result<String> {
     let floor = Floor::compile()?;
-    let workload = Workload { files: 4, file_bytes: if quick { 128 << 20 } else { 512 << 20 }, connections: 8 };
+    let workload =
+        Workload { files: 4, file_bytes: if quick { 128 << 20 } else { 512 << 20 }, connections: 8 };
     let rounds = if quick { 1 } else { 3 };
     let mut seconds: [Vec<f64>; CASES.len()] = Default::default();
     for round in 0..rounds {
         for (case, seconds) in CASES.iter().zip(&mut seconds) {
             // In a thread of its own, which goes into another network namespace.
             let run = || one(case, workload, &floor, scratch);
-            let took = std::thread::scope(|scope| scope.spawn(run).join()).map_err(|_| anyhow!("a run panicked"))??;
+            let took = std::thread::scope(|scope| scope.spawn(run).join())
+                .map_err(|_| anyhow!("a run panicked"))??;
             eprintln!("round {round}, {}: {took:.2} s", case.name);
             seconds.push(took);
         }

@@ -139,8 +139,12 @@ fn each_slot_fills_a_file_of_its_own_while_there_are_enough() {
     let mut lanes = lanes(1, &[2, 4, 2]);
     lanes.start_background();
     let now = Instant::now();
-    let mut next = |slot| lanes.take(BLOCK, slot, now).map(|(extent, _)| (extent.file.0, extent.blocks.start));
-    assert_eq!([next(0), next(1), next(1), next(0)], [Some((0, 0)), Some((1, 0)), Some((1, 1)), Some((0, 1))]);
+    let mut next =
+        |slot| lanes.take(BLOCK, slot, now).map(|(extent, _)| (extent.file.0, extent.blocks.start));
+    assert_eq!(
+        [next(0), next(1), next(1), next(0)],
+        [Some((0, 0)), Some((1, 0)), Some((1, 1)), Some((0, 1))]
+    );
     // The first one is handed out: the slot goes on with the next that nobody fills, and then helps.
     assert_eq!([next(0), next(0)], [Some((2, 0)), Some((2, 1))]);
     assert_eq!([next(0), next(1), next(0)], [Some((1, 2)), Some((1, 3)), None]);
