@@ -83,14 +83,15 @@ fn readers_of_far_blocks_wait_for_nobody_in_a_circle() {
 
 #[test]
 fn slow_links_are_no_trouble() {
-    // Blocks of 2 MiB at 100 Mbit/s: what everybody waits for takes seconds, and nobody is to lose patience.
-    let slow = Setup { nodes: 8, blocks: 200, block_time: Some(Duration::from_millis(168)), ..setup() };
+    // Blocks of 2 MiB at 100 Mbit/s, fifty for each node: what everybody waits for takes seconds, and nobody is to lose
+    // patience.
+    let slow = Setup { nodes: 8, blocks: 400, block_time: Some(Duration::from_millis(168)), ..setup() };
     let alone = Sim::run(Setup { nodes: 1, ..slow.clone() });
     let sim = Sim::run(slow);
-    // Twice a hundred blocks, and what the other tests allow beside them.
-    assert!(sim.origin_reads <= 204, "{} of 200", sim.origin_reads);
+    // The first node reads one before it knows the others, which another one owns.
+    assert!(sim.origin_reads <= 402, "{} of 400", sim.origin_reads);
     let (mean, one) = (sim.mean_finish(), alone.mean_finish());
-    assert!(mean <= one.mul_f64(1.3), "{mean:?} against {one:?}");
+    assert!(mean <= one.mul_f64(1.15), "{mean:?} against {one:?}");
 }
 
 mod escapes {
