@@ -3,7 +3,7 @@
 //! The inode is looked up at entry: another thread may close or reuse the descriptor before the call ends.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use aya_log_ebpf::info;
+use aya_log_ebpf::debug;
 use ossc_common::KIND_MAP;
 
 use crate::filter::{Thread, watched};
@@ -61,7 +61,7 @@ fn record(ctx: &TracePointContext) -> Option<()> {
     record.address = syscall::result(ctx)?;
     memory::widen(record.tgid, record.address, record.length);
     send(&record);
-    info!(
+    debug!(
         ctx,
         "process {} thread {} mapped file {} from {} for {}",
         record.tgid,

@@ -5,7 +5,7 @@
 //! call would not, since links and mounts stand between. One program serves all three calls.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use aya_log_ebpf::info;
+use aya_log_ebpf::debug;
 use ossc_common::KIND_OPEN;
 
 use crate::filter::{Thread, watched};
@@ -25,6 +25,6 @@ fn record(ctx: &TracePointContext) -> Option<()> {
     let file = watched(inode_of_file(file_of_descriptor(descriptor)?)?)?;
     let record = thread.touches(file, KIND_OPEN);
     send(&record);
-    info!(ctx, "process {} thread {} opened file {}", record.tgid, record.tid, file);
+    debug!(ctx, "process {} thread {} opened file {}", record.tgid, record.tid, file);
     Some(())
 }
