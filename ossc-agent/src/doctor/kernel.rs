@@ -66,7 +66,7 @@ fn effective(status: &str) -> Option<u64> {
 }
 
 fn gate(dir: &Path) -> Check {
-    match gate::probe(dir) {
+    match gate::probe(dir, false).map(|found| found.mode) {
         Ok(Mode::PreContent { ranges: Ranges::Exact }) => {
             Check::ok("gate", "pre-content: each read and each mapping waits for exactly its bytes")
         }

@@ -12,7 +12,7 @@ use std::thread;
 use nix::errno::Errno;
 
 use self::scene::{Asked, BLOCK, BLOCKS, DISK, MEMORY, PATIENCE, SIZE, Scene, bytes_of, whole};
-use super::{Guarded, Mode, Ranges, probe};
+use super::{Found, Guarded, Mode, Ranges, probe};
 use crate::base::{AccessKind, ByteRange};
 
 const EXACT: Mode = Mode::PreContent { ranges: Ranges::Exact };
@@ -25,14 +25,15 @@ fn page(offset: u64) -> ByteRange {
 #[test]
 fn the_mode_fits_the_file_system() {
     for (root, modes) in
-        [(DISK, vec![EXACT, Mode::PreContent { ranges: Ranges::WholeFile }]), (MEMORY, vec![Mode::Open])]
+        [(DISK, vec![EXACT, Mode::PreContent { ranges: Ranges::WholeFile }]), (MEMORY, vec![Mode::Stop])]
     {
         let dir = tempfile::tempdir_in(root).unwrap();
-        let mode = probe(dir.path()).unwrap();
+        let Found { mode, stopper } = probe(dir.path(), true).unwrap();
+        assert!(stopper.is_some(), "growing mappings are held everywhere");
         assert!(modes.contains(&mode), "{root}: {mode}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left in {root}");
     }
-    let error = probe(Path::new("/proc")).unwrap_err();
+    let error = probe(Path::new("/proc"), true).unwrap_err();
     assert!(error.to_string().contains("/proc"), "{error}");
 }
 
@@ -108,7 +109,7 @@ fn where_ranges_are_not_trusted_every_read_means_the_whole_file() {
 
 #[test]
 fn open_waits_for_the_whole_file_where_reads_cannot() {
-    let scene = Scene::on(MEMORY);
+    let scene = Scene::with(MEMORY, Mode::Open, 1000);
     let reader = scene.dd(page(8192));
     let demand = scene.asked();
     assert_eq!(demand.range, whole());
@@ -117,7 +118,7 @@ fn open_waits_for_the_whole_file_where_reads_cannot() {
     scene.serve(demand);
     assert_eq!(reader.printed(), bytes_of(page(8192)));
 
-    let scene = Scene::on(MEMORY);
+    let scene = Scene::with(MEMORY, Mode::Open, 1000);
     let reader = scene.dd(page(8192));
     scene.asked().reply.answer(Err(Errno::EIO));
     reader.fails_with(EIO);
@@ -317,7 +318,7 @@ fn own_accesses_are_never_held() {
         thread::spawn(move || done.send(fs::read(path)));
         let bytes = read.recv_timeout(PATIENCE).expect("the read ends").unwrap();
         assert_eq!(bytes.len() as u64, SIZE);
-        assert_eq!(scene.gate.snapshot().accesses, 0);
+        assert_eq!(scene.gate.snapshot().accesses, 0, "{root}");
         assert!(scene.demands.try_recv().is_err());
     }
 }

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use caps::Capability;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -56,11 +57,20 @@ pub fn run(config: &Config) -> io::Result<()> {
         tracing::debug!(%error, "the keeper can be chosen when memory runs out");
     }
     privileges::conceal()?;
-    privileges::keep_only(privileges::KEEPER);
+    privileges::keep_only(kept());
     process::raise_open_files()?;
     let agent = io::stdin().as_fd().try_clone_to_owned()?;
     dup2_stdin(File::open("/dev/null")?)?;
     serve(config, agent)
+}
+
+/// The capabilities of a keeper.
+fn kept() -> &'static [Capability] {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("OSSC_TEST_GATE").is_some_and(|gate| gate == "stop") {
+        return privileges::KEEPER_OF_STOPS;
+    }
+    privileges::KEEPER
 }
 
 /// The same for an agent at the other end of this socket.
@@ -76,6 +86,7 @@ pub(super) fn serve(config: &Config, agent: OwnedFd) -> io::Result<()> {
                 group: Group::inherited(group),
                 record,
                 listener,
+                stops: Vec::new(),
                 files: Files::default(),
                 deadline,
                 left: false,
@@ -109,6 +120,8 @@ struct Process {
     group: Group,
     record: OwnedFd,
     listener: OwnedFd,
+    /// What keeps the stop gate's programs at work, in the order in which it came.
+    stops: Vec<OwnedFd>,
     files: Files,
     deadline: Duration,
     /// The agent has said that another one should come within the deadline.
@@ -197,6 +210,7 @@ impl Process {
     fn obey(&mut self, message: Message, fds: Vec<OwnedFd>) {
         match message {
             Message::Hold => fds.into_iter().for_each(|fd| self.files.add(fd)),
+            Message::Stops => self.stops = fds,
             Message::Release(inode) => self.files.release(inode),
             Message::Sync => {
                 if let Phase::Guarding(agent) = &self.phase {
@@ -214,6 +228,8 @@ impl Process {
 
     fn agent_died(&mut self) {
         if self.files.is_empty() {
+            // Whom the agent had not let go yet: nothing is gated any more.
+            self.end_stopped();
             self.phase = Phase::Done;
             return;
         }
@@ -253,6 +269,10 @@ impl Process {
         rights::set_patience(socket, PATIENCE)?;
         wire::send(socket, Message::Record, &[self.record.as_fd()], true)?;
         wire::send_all(socket, Message::Files, &self.files.descriptors())?;
+        if !self.stops.is_empty() {
+            let stops: Vec<_> = self.stops.iter().map(AsFd::as_fd).collect();
+            wire::send(socket, Message::Stops, &stops, true)?;
+        }
         wire::send(socket, Message::Group, &[self.group.as_fd()], true)
     }
 
@@ -282,6 +302,7 @@ impl Process {
             Phase::Waiting { until } if Instant::now() >= until => self.give_up(),
             Phase::Denying { .. } => {
                 self.deny_events();
+                self.end_stopped();
                 self.end_if_unused();
             }
             _ => {}

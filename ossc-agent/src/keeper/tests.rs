@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 
 use super::process::{Config, serve};
-use super::{Error, Inherited, Keeper, Passed, Pending, Record, Settings, Wanted, ask, place};
+use super::{Error, Guards, Inherited, Keeper, Passed, Pending, Record, Settings, Wanted, ask, place};
 use crate::base::ByteRange;
 use crate::store::{Inode, STATE_DIR};
-use crate::sys::fanotify::{Buffer, Group, Mark};
+use crate::sys::fanotify::{Buffer, Group, Mark, Names};
 use crate::sys::rights;
 
 /// Long enough that no test meets it.
@@ -42,13 +42,13 @@ impl Scene {
         file.set_len(8192).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
         let inode = Inode { dev: stat.st_dev, ino: stat.st_ino };
-        let (group, record) = (Group::new().unwrap(), Record::create().unwrap());
+        let (group, record) = (Group::new(Names::Processes).unwrap(), Record::create().unwrap());
         let (ours, theirs) = rights::pair().unwrap();
         let config = Config { model_dir: dir.path().to_owned() };
         let keeper = thread::spawn(move || serve(&config, theirs).unwrap());
-        let fds = (group.as_fd(), record.as_fd());
-        let agent =
-            Keeper::meet(settings(&dir, deadline), (ours, None), fds, &[file.as_fd()], Vec::new()).unwrap();
+        let guards = Guards::new(&group, &record, &[]).unwrap();
+        let files = [file.as_fd()];
+        let agent = Keeper::meet(settings(&dir, deadline), (ours, None), guards, &files, Vec::new()).unwrap();
         group.mark(Mark::PreAccess, file.as_fd()).unwrap();
         Self { dir, file, inode, group, record, keeper, agent }
     }
@@ -86,7 +86,7 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     let (dir, keeper) = die(scene);
     drop(ask(dir.path(), None).unwrap().expect("an agent that fails before it adopts the keeper"));
 
-    let Inherited { socket, group, record, files, pending } =
+    let Inherited { socket, group, record, files, pending, stops } =
         ask(dir.path(), None).unwrap().expect("a keeper");
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &pending[..] else {
         panic!("{pending:?}");
@@ -94,9 +94,10 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     assert_eq!(*found, wanted);
     let [(held, file)] = &files[..] else { panic!("{files:?}") };
     assert_eq!(*held, inode);
-    let fds = (group.as_fd(), record.as_fd());
-    let next =
-        Keeper::adopt(settings(&dir, LONG), socket.unwrap(), fds, &[file.as_fd()], Vec::new()).unwrap();
+    assert!(stops.is_empty());
+    let guards = Guards::new(&group, &record, &[]).unwrap();
+    let file = file.as_fd();
+    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
     assert!(ask(dir.path(), None).unwrap().is_none(), "its agent lives again");
     next.release(inode);
     next.say_goodbye(true);
@@ -148,9 +149,9 @@ fn a_keeper_whose_agent_has_completed_everything_ends_with_it() {
     keeper.join().unwrap();
 }
 
-/// A message of version 2, of this kind.
+/// A message of version 3, of this kind.
 fn newer(kind: u64) -> Vec<u8> {
-    [0x6f73_7363_6b65_6572, kind, 0, 0].map(u64::to_ne_bytes).concat()
+    [0x6f73_7363_6b65_6573, kind, 0, 0].map(u64::to_ne_bytes).concat()
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn an_agent_names_the_version_of_a_keeper_it_does_not_understand() {
         assert_eq!(rights::receive(agent.as_fd(), &mut [0; 64]).unwrap().0, 0);
     });
     let error = ask(dir.path(), None).unwrap_err();
-    let Error::Version { theirs: 2, ours: 1, .. } = error else { panic!("{error:?}") };
+    let Error::Version { theirs: 3, ours: 2, .. } = error else { panic!("{error:?}") };
     assert!(error.to_string().contains("start that version again"), "{error}");
     keeper.join().unwrap();
 }
@@ -179,16 +180,16 @@ fn a_keeper_waits_on_after_an_agent_that_it_does_not_understand() {
     let (dir, keeper) = die(scene);
     let successor = place::connect(dir.path()).unwrap().unwrap();
     rights::send(successor.as_fd(), &newer(6), &[], true).unwrap();
-    let Inherited { socket, group, record, files, pending } = loop {
+    let Inherited { socket, group, record, files, pending, .. } = loop {
         // Refused while the other one is there.
         if let Some(inherited) = ask(dir.path(), None).unwrap() {
             break inherited;
         }
     };
     assert_eq!(pending.len(), 1);
-    let fds = (group.as_fd(), record.as_fd());
+    let guards = Guards::new(&group, &record, &[]).unwrap();
     let file = files[0].1.as_fd();
-    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), fds, &[file], Vec::new()).unwrap();
+    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
     next.release(files[0].0);
     next.say_goodbye(true);
     keeper.join().unwrap();
@@ -214,7 +215,8 @@ fn copies_of_a_service_manager_stand_in_for_a_keeper() {
     let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
     let passed = || {
         let files = vec![own(scene.file.as_fd())];
-        Passed { group: own(scene.group.as_fd()), record: own(scene.record.as_fd()), files }
+        let (group, record) = (own(scene.group.as_fd()), own(scene.record.as_fd()));
+        Passed { group, record, stops: vec![own(scene.file.as_fd())], files }
     };
     let with_keeper = passed().out_of_the_way().unwrap();
     let alone = passed().out_of_the_way().unwrap();
@@ -224,6 +226,7 @@ fn copies_of_a_service_manager_stand_in_for_a_keeper() {
     place::forget(scene.dir.path()).unwrap();
     let inherited = ask(scene.dir.path(), Some(alone)).unwrap().expect("what was passed");
     assert!(inherited.socket.is_none());
+    assert_eq!(inherited.stops.len(), 1);
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &inherited.pending[..] else {
         panic!("{:?}", inherited.pending);
     };

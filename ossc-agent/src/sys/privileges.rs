@@ -29,6 +29,19 @@ pub const AGENT: &[Capability] = &[
 /// The keeper, which hides files.
 pub const KEEPER: &[Capability] =
     &[Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
+/// The keeper of an agent whose tests have switched the stop gate on: it ends stopped processes, as [`STOPS`] does.
+#[cfg(debug_assertions)]
+pub const KEEPER_OF_STOPS: &[Capability] = &[
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_BPF,
+    Capability::CAP_KILL,
+    Capability::CAP_SYS_PTRACE,
+];
+/// The gate where it stops processes: the programs' maps, signals to anybody, and what others have mapped
+/// (proc_pid_maps(5)).
+pub const STOPS: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_KILL, Capability::CAP_SYS_PTRACE];
 /// A thread that talks to the network: credentials files may be another user's.
 pub const FETCH: &[Capability] = &[Capability::CAP_DAC_READ_SEARCH];
 /// The thread that reads the probes' records.

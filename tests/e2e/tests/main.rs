@@ -32,6 +32,7 @@ mod service_manager;
 mod signatures;
 mod slow_tail;
 mod soak;
+mod stop;
 mod tls;
 mod verify;
 
