@@ -85,9 +85,6 @@ pub struct Config {
     /// Tests turn the gate off to see that they can fail without it. No release build has this.
     #[cfg(debug_assertions)]
     pub gate_off: bool,
-    /// Tests turn the stop gate on, which is not in use yet (docs/stop-gate.md).
-    #[cfg(debug_assertions)]
-    pub stop_gate: bool,
     /// Settings that were given but mean nothing here, each a sentence for the log.
     pub remarks: Vec<String>,
 }

@@ -55,7 +55,7 @@ impl Guard {
         let files = incomplete(store);
         let (found, group, record, keeper, pending, strays) = match inherited {
             None => {
-                let found = gate::probe(&config.store.model_dir, is_stop_gate_on(config))?;
+                let found = gate::probe(&config.store.model_dir)?;
                 let group = gate::new_group(found.mode)?;
                 let record = Record::create().map_err(keeper::Error::Record)?;
                 let guards = guards(&found, &group, &record)?;
@@ -223,18 +223,6 @@ fn watch(keeper: &Keeper) -> Result<Arc<Notify>, Error> {
         Ok(ended)
     };
     Ok(watch().map_err(sys::Error::when("watch the keeper"))?)
-}
-
-/// Whether processes may be stopped, for the tests of what is not in use yet (docs/stop-gate.md).
-#[cfg(debug_assertions)]
-fn is_stop_gate_on(config: &Config) -> bool {
-    config.stop_gate
-}
-
-/// Never in a release build.
-#[cfg(not(debug_assertions))]
-fn is_stop_gate_on(_config: &Config) -> bool {
-    false
 }
 
 /// Whether readers are let at the holes, for the tests that must see the difference.

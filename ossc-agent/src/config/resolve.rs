@@ -104,8 +104,6 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         audit_path: flags.audit_path.clone().or_else(|| raw.audit_path.clone()),
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
-        #[cfg(debug_assertions)]
-        stop_gate: env.get("OSSC_TEST_GATE") == Some("stop"),
         remarks,
     })
 }

@@ -79,15 +79,11 @@ const MAP_OFFSET: u64 = 8 << 20;
 /// Its length: a few pages, and more than one.
 const MAP_LEN: usize = 64 << 10;
 
-/// The best mode for files in `dir`. `stops` says whether processes may be stopped, which no release build does
-/// (docs/stop-gate.md).
-pub fn probe(dir: &Path, stops: bool) -> Result<Found, Error> {
+/// The best mode for files in `dir`.
+pub fn probe(dir: &Path) -> Result<Found, Error> {
     let scratch = Scratch::create(dir)?;
     if let Some(mode) = pre_content(&scratch)? {
-        return Ok(Found { mode, stopper: if stops { growth(&scratch) } else { None } });
-    }
-    if !stops {
-        return Ok(Found { mode: open(&scratch)?, stopper: None });
+        return Ok(Found { mode, stopper: growth(&scratch) });
     }
     match stop(&scratch) {
         Ok(stopper) => return Ok(Found { mode: Mode::Stop, stopper: Some(stopper) }),

@@ -28,12 +28,12 @@ fn the_mode_fits_the_file_system() {
         [(DISK, vec![EXACT, Mode::PreContent { ranges: Ranges::WholeFile }]), (MEMORY, vec![Mode::Stop])]
     {
         let dir = tempfile::tempdir_in(root).unwrap();
-        let Found { mode, stopper } = probe(dir.path(), true).unwrap();
+        let Found { mode, stopper } = probe(dir.path()).unwrap();
         assert!(stopper.is_some(), "growing mappings are held everywhere");
         assert!(modes.contains(&mode), "{root}: {mode}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left in {root}");
     }
-    let error = probe(Path::new("/proc"), true).unwrap_err();
+    let error = probe(Path::new("/proc")).unwrap_err();
     assert!(error.to_string().contains("/proc"), "{error}");
 }
 

@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use caps::Capability;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -57,20 +56,11 @@ pub fn run(config: &Config) -> io::Result<()> {
         tracing::debug!(%error, "the keeper can be chosen when memory runs out");
     }
     privileges::conceal()?;
-    privileges::keep_only(kept());
+    privileges::keep_only(privileges::KEEPER);
     process::raise_open_files()?;
     let agent = io::stdin().as_fd().try_clone_to_owned()?;
     dup2_stdin(File::open("/dev/null")?)?;
     serve(config, agent)
-}
-
-/// The capabilities of a keeper.
-fn kept() -> &'static [Capability] {
-    #[cfg(debug_assertions)]
-    if std::env::var_os("OSSC_TEST_GATE").is_some_and(|gate| gate == "stop") {
-        return privileges::KEEPER_OF_STOPS;
-    }
-    privileges::KEEPER
 }
 
 /// The same for an agent at the other end of this socket.

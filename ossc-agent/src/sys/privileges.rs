@@ -26,12 +26,8 @@ pub const AGENT: &[Capability] = &[
     Capability::CAP_BPF,
     Capability::CAP_SYS_RESOURCE,
 ];
-/// The keeper, which hides files.
-pub const KEEPER: &[Capability] =
-    &[Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
-/// The keeper of an agent whose tests have switched the stop gate on: it ends stopped processes, as [`STOPS`] does.
-#[cfg(debug_assertions)]
-pub const KEEPER_OF_STOPS: &[Capability] = &[
+/// The keeper, which hides files and ends stopped processes as [`STOPS`] does.
+pub const KEEPER: &[Capability] = &[
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_FOWNER,

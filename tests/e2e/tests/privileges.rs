@@ -17,12 +17,15 @@ const DAC_OVERRIDE: u64 = 1 << 1;
 const DAC_READ_SEARCH: u64 = 1 << 2;
 const FOWNER: u64 = 1 << 3;
 const KILL: u64 = 1 << 5;
+const SYS_PTRACE: u64 = 1 << 19;
 const SYS_ADMIN: u64 = 1 << 21;
 const SYS_RESOURCE: u64 = 1 << 24;
 const BPF: u64 = 1 << 39;
 /// As docs/security.md lists them.
 const AGENT: u64 = SYS_ADMIN | DAC_OVERRIDE | FOWNER | KILL | BPF | SYS_RESOURCE;
-const KEEPER: u64 = SYS_ADMIN | DAC_OVERRIDE | FOWNER;
+/// Of what looks after stopped processes.
+const STOPS: u64 = BPF | KILL | SYS_PTRACE;
+const KEEPER: u64 = SYS_ADMIN | DAC_OVERRIDE | FOWNER | STOPS;
 
 /// A line of a task's status.
 fn field(status: &str, name: &str) -> anyhow::Result<String> {
@@ -54,7 +57,8 @@ fn that_are_not_needed_any_more_are_given_up() -> anyhow::Result<()> {
     for (name, permitted) in threads(pid)? {
         let most = match name.as_str() {
             name if name.starts_with("ossc-fetch") => DAC_READ_SEARCH,
-            "ossc-gate" | "ossc-keeper" => 0,
+            "ossc-gate" => STOPS,
+            "ossc-keeper" => 0,
             "ossc-bpf" => BPF,
             _ => AGENT,
         };

@@ -21,7 +21,7 @@ const RATE: u64 = 70_000_000;
 const READERS_OF_A_KIND: u64 = 2;
 /// Names the seed of moments, files and offsets, to repeat a failure or to look for one.
 const SEED_VARIABLE: &str = "OSSC_TEST_SEED";
-/// Switches the gate off, or the stop gate on, in builds with debug assertions.
+/// Switches the gate off in builds with debug assertions.
 const GATE_SWITCH: &str = "OSSC_TEST_GATE";
 
 #[test]
@@ -41,12 +41,7 @@ fn of_every_kind_see_right_bytes_on_btrfs() -> anyhow::Result<()> {
 
 #[test]
 fn of_every_kind_see_right_bytes_on_tmpfs() -> anyhow::Result<()> {
-    all_right_with(FileSystem::Tmpfs, Gate::Stop)
-}
-
-#[test]
-fn of_every_kind_see_right_bytes_on_ext4_where_mappings_grow() -> anyhow::Result<()> {
-    all_right_with(FileSystem::Ext4, Gate::Stop)
+    all_right(FileSystem::Tmpfs)
 }
 
 #[test]
@@ -71,11 +66,7 @@ fn cannot_be_let_past_the_gate_of_a_release_build() -> anyhow::Result<()> {
 }
 
 fn all_right(file_system: FileSystem) -> anyhow::Result<()> {
-    all_right_with(file_system, Gate::On)
-}
-
-fn all_right_with(file_system: FileSystem, gate: Gate) -> anyhow::Result<()> {
-    let ended = load_under_readers(file_system, gate)?;
+    let ended = load_under_readers(file_system, Gate::On)?;
     let wrong = ended.not_right();
     ensure!(wrong.is_empty(), "on {}: {wrong:#?}", file_system.name());
     Ok(())
@@ -84,8 +75,6 @@ fn all_right_with(file_system: FileSystem, gate: Gate) -> anyhow::Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     On,
-    /// With the stop gate, which also holds mappings that grow.
-    Stop,
     Off,
 }
 
@@ -96,21 +85,19 @@ fn load_under_readers(file_system: FileSystem, gate: Gate) -> anyhow::Result<End
         Ok(text) => text.parse()?,
         Err(_) => 1,
     };
-    let held_as_processes = PROCESS_KINDS.into_iter().filter(|_| gate == Gate::Stop);
     let crowd = Crowd {
         reader: READER.into(),
         file_system,
         shard: 56 * MIB + 1234,
         tensors: 32,
         rate: RATE,
-        kinds: KINDS.into_iter().chain(held_as_processes).chain([SAFETENSORS]).collect(),
+        kinds: KINDS.into_iter().chain(PROCESS_KINDS).chain([SAFETENSORS]).collect(),
         readers_of_a_kind: READERS_OF_A_KIND,
         reads: 60,
         seed,
     };
     crowd.run(|start| match gate {
         Gate::On => start,
-        Gate::Stop => start.build(Build::Debug).variable(GATE_SWITCH, "stop"),
         Gate::Off => start.build(Build::Debug).variable(GATE_SWITCH, "off"),
     })
 }

@@ -1,11 +1,11 @@
 //! The stop gate: the process that maps missing bytes is stopped until they are there, on a tmpfs, and at mremap(2)
-//! everywhere, switched on in a build with debug assertions (docs/stop-gate.md). What can happen to a stopped process: signals of others, its own death, the agent's.
+//! everywhere. What can happen to a stopped process: signals of others, its own death, the agent's.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use e2e::agent::{ALL_COMPLETE, Agent, Build, FILES_VISIBLE, PATIENCE, READER_HELD, Start, exit};
+use e2e::agent::{ALL_COMPLETE, Agent, FILES_VISIBLE, PATIENCE, READER_HELD, exit};
 use e2e::origin::shards;
 use e2e::reader::{Outcome, Reader};
 use e2e::scratch::FileSystem;
@@ -33,11 +33,6 @@ const KILLED: &str =
 const RELEASED_AND_STOPPED: &str = "reader released; it stays stopped, as somebody else wants it";
 const CHOSEN: &str = "gate chosen";
 
-/// An agent of a build that has the stop gate.
-fn switched_on(site: &Site) -> Start {
-    site.start().build(Build::Debug).variable("OSSC_TEST_GATE", "stop")
-}
-
 struct Scene {
     site: Site,
     agent: Agent,
@@ -46,7 +41,7 @@ struct Scene {
 impl Scene {
     fn on(file_system: FileSystem) -> anyhow::Result<Self> {
         let site = Site::new(file_system, Config { rate: RATE, ..Config::default() }, shards(2, FILE))?;
-        let agent = switched_on(&site).option("--takeover-deadline", "2").start()?;
+        let agent = site.start().option("--takeover-deadline", "2").start()?;
         agent.wait_for(FILES_VISIBLE)?;
         Ok(Self { site, agent })
     }
@@ -141,7 +136,7 @@ fn needs_the_kernels_types() -> anyhow::Result<()> {
         let site = Site::new(file_system, config, shards(2, FILE))?;
         // In the mount namespace of this test's thread, which the site has made.
         mount(Some("none"), "/sys/kernel/btf", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-        let agent = switched_on(&site).start()?;
+        let agent = site.start().start()?;
         let event = agent.wait_for(CHOSEN)?;
         let field = |name| event.field(name).map(ToString::to_string).unwrap_or_default();
         ensure!(field("mode").contains(mode) && field("holds_growth") == "false", "{event:?}");
@@ -235,7 +230,7 @@ fn outlives_the_agent_and_ends_with_the_next_one() -> anyhow::Result<()> {
         reader.process().signal(Signal::SIGCONT)?;
         stops(reader)?;
     }
-    let first = std::mem::replace(&mut scene.agent, switched_on(&scene.site).start()?);
+    let first = std::mem::replace(&mut scene.agent, scene.site.start().start()?);
     [reader, late].into_iter().try_for_each(right)?;
     drop(first);
     scene.complete()

@@ -38,7 +38,7 @@ const PRE_CONTENT: &[&str] = &["pre-content", "pre-content (whole files)"];
 /// The answer to a permission event takes an errno from Linux 6.14 on (`FAN_ERRNO`, include/uapi/linux/fanotify.h).
 const EIO: &str = "EIO";
 const EPERM: &str = "EPERM";
-const OPEN: &[&str] = &["open"];
+const STOP: &[&str] = &["stop"];
 /// tmpfs has no RWF_NOWAIT, and O_DIRECT from Linux 6.6 on (`shmem_file_open`, mm/shmem.c).
 const NO_NOWAIT: &[&str] = &["preadv2-nowait"];
 const NO_NOWAIT_NO_DIRECT: &[&str] = &["preadv2-nowait", "o-direct"];
@@ -49,29 +49,29 @@ const EXPECTATIONS: [Expectation; 4] = [
         since: (6, 1),
         missing: PAGE_CACHE_PROBES,
         denial: EPERM,
-        ext4: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT_NO_DIRECT },
+        ext4: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT_NO_DIRECT },
     },
     Expectation {
         since: (6, 6),
         missing: PAGE_CACHE_PROBES,
         denial: EPERM,
-        ext4: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
+        ext4: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
     },
     Expectation {
         since: (6, 12),
         missing: &[],
         denial: EPERM,
-        ext4: On { gates: OPEN, reads: Seen::Pages, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
+        ext4: On { gates: STOP, reads: Seen::Pages, faults: Seen::Windows, refused: &[] },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
     },
     Expectation {
         since: (6, 14),
         missing: &[],
         denial: EIO,
         ext4: On { gates: PRE_CONTENT, reads: Seen::Pages, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
     },
 ];
 
@@ -211,7 +211,7 @@ mod tests {
             lines.push(trace("mmap", Seen::Windows));
             lines.push(Line::Readers(Readers {
                 file_system: file_system.clone(),
-                gate: "open".to_owned(),
+                gate: "stop".to_owned(),
                 kinds: vec!["read".to_owned()],
                 refused,
                 readers: 1,
@@ -244,7 +244,7 @@ mod tests {
             (2, r#""seen":"pages""#, r#""seen":"exact""#, "strided pread of 4 threads on ext4"),
             (3, r#""seen":"windows""#, r#""seen":"nothing""#, "mmap on ext4"),
             (4, r#""not_right":[]"#, r#""not_right":["a wrong byte"]"#, "readers on ext4"),
-            (4, r#""gate":"open""#, r#""gate":"pre-content""#, "readers on ext4"),
+            (4, r#""gate":"stop""#, r#""gate":"pre-content""#, "readers on ext4"),
             (6, r#""errno":"EPERM""#, r#""errno":"EIO""#, "denied on ext4"),
             (11, r#""held":1"#, r#""held":0"#, "readers on tmpfs"),
             (12, r#""missing":[]"#, r#""missing":["mm_filemap_fault"]"#, "probes on tmpfs"),

@@ -131,7 +131,7 @@ pub(super) struct Scene {
 impl Scene {
     /// A protected, empty file below `root`, with the mode found there.
     pub(super) fn on(root: &str) -> Self {
-        Self::found(root, probe(Path::new(root), true).unwrap(), 1000)
+        Self::found(root, probe(Path::new(root)).unwrap(), 1000)
     }
 
     /// With this mode, which needs no programs.
