@@ -1,4 +1,4 @@
-//! `cargo xtask deny`: licences, sources and bans of everything in Cargo.lock against deny.toml, by cargo-deny. Not a
+//! `cargo xtask deny`: licences, sources and bans of everything in Cargo.lock against .deny.toml, by cargo-deny. Not a
 //! part of `test`: compiling cargo-deny takes many minutes on a small machine, and nothing changes without a change of
 //! Cargo.lock. Advisories are left out here, for their database comes from the network.
 
