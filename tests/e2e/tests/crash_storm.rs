@@ -1,7 +1,8 @@
 //! The agent is killed again and again at random moments of a load, also while it starts, under readers of many
-//! kinds. None of them sees a wrong byte or an errno, the load completes, and little is fetched twice.
+//! kinds. None of them sees a wrong byte or an errno, the load completes, and little is fetched twice. A load that
+//! completes before the last kill is followed by another one of the same model, whose files were removed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use e2e::agent::{ALL_COMPLETE, Agent, FILES_VISIBLE, PATIENCE, Start, exit};
@@ -28,6 +29,8 @@ const RATE: u64 = 50_000_000;
 const EARLY_ONE_IN: u64 = 4;
 /// The latest of these: the files are visible then on a fast machine, and not yet on a slow one.
 const EARLY_MS: u64 = 400;
+/// So often a wait for bytes looks whether the load is complete.
+const GLANCE: Duration = Duration::from_millis(200);
 /// Share of the model that the kills together may interrupt.
 const PERCENT_UNDER_KILLS: u64 = 80;
 const READERS: usize = 16;
@@ -43,6 +46,16 @@ struct Storm {
     /// How all readers that have ended did; the right ones are only counted.
     wrong: Vec<(String, Outcome)>,
     right: usize,
+    /// Loads that were completed before the kills were over.
+    loads: u64,
+}
+
+/// What a kill waits for.
+#[derive(PartialEq, Eq)]
+enum Moment {
+    Reached,
+    /// Never: the load is complete, nothing is sent any more.
+    Complete,
 }
 
 impl Storm {
@@ -79,15 +92,37 @@ impl Storm {
     }
 
     /// Lets the agent run to a random moment.
-    fn wait_for_moment(&mut self, agent: &Agent, most_bytes: u64) -> anyhow::Result<()> {
+    fn wait_for_moment(&mut self, agent: &Agent, most_bytes: u64) -> anyhow::Result<Moment> {
         if self.rng.u64(..EARLY_ONE_IN) == 0 {
             // The moment itself is what is tested here, so there is nothing to wait for.
             std::thread::sleep(Duration::from_millis(self.rng.u64(..EARLY_MS)));
-            return Ok(());
+            return Ok(Moment::Reached);
         }
         agent.wait_for(FILES_VISIBLE)?;
-        let bytes = self.site.origin().sent() + self.rng.u64(..most_bytes);
-        self.site.origin().wait_sent(bytes, PATIENCE)
+        let origin = self.site.origin();
+        let bytes = origin.sent() + self.rng.u64(..most_bytes);
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(late) = origin.wait_sent(bytes, GLANCE) {
+            if agent.log().so_far().iter().any(|event| event.message() == ALL_COMPLETE) {
+                return Ok(Moment::Complete);
+            }
+            ensure!(Instant::now() < deadline, late);
+        }
+        Ok(Moment::Reached)
+    }
+
+    /// Looks at what a complete load left, and removes its files for the next one.
+    fn clear(&mut self, agent: Agent) -> anyhow::Result<()> {
+        for reader in std::mem::take(&mut self.readers) {
+            self.note(reader)?;
+        }
+        agent.stop()?.expect(exit::OK)?;
+        self.site.check_files()?;
+        for target in self.site.targets() {
+            std::fs::remove_file(target.path())?;
+        }
+        self.loads += 1;
+        Ok(())
     }
 }
 
@@ -122,30 +157,35 @@ fn storm(file_system: FileSystem, files: usize, kills: u64) -> anyhow::Result<()
     let config = Config { rate: RATE, ..Config::default() };
     let site = Site::new(file_system, config, shards(files, SHARD))?;
     let rng = fastrand::Rng::with_seed(seed);
-    let mut storm = Storm { site, rng, readers: Vec::new(), wrong: Vec::new(), right: 0 };
+    let mut storm = Storm { site, rng, readers: Vec::new(), wrong: Vec::new(), right: 0, loads: 0 };
     let size = storm.site.origin().size();
     // Twice the mean.
     let most_bytes = size / 100 * PERCENT_UNDER_KILLS / kills * 2;
     let mut dead = Vec::new();
     let mut agent = storm.start().start()?;
     agent.wait_for(FILES_VISIBLE)?;
-    for _ in 0..kills {
+    while (dead.len() as u64) < kills {
         storm.tend_readers()?;
-        storm.wait_for_moment(&agent, most_bytes)?;
+        if storm.wait_for_moment(&agent, most_bytes)? == Moment::Complete {
+            storm.clear(agent)?;
+            agent = storm.start().start()?;
+            // Only where there is no file yet: nobody is told to read one that no agent ever made.
+            agent.wait_for(FILES_VISIBLE)?;
+            continue;
+        }
         kill_agent(&mut agent)?;
         dead.push(std::mem::replace(&mut agent, storm.start().start()?));
     }
     agent.wait_for(ALL_COMPLETE)?;
-    for reader in std::mem::take(&mut storm.readers) {
-        storm.note(reader)?;
-    }
+    storm.clear(agent)?;
     let logs = || {
         dead.iter().map(|agent| e2e::events::text(&agent.log().so_far())).collect::<Vec<_>>().join("\n---\n")
     };
     ensure!(storm.wrong.is_empty(), "seed {seed}: {:#?}\n{}", storm.wrong, logs());
-    let refetched = storm.site.origin().sent().saturating_sub(size);
+    let refetched = storm.site.origin().sent().saturating_sub(size * storm.loads);
     println!(
-        "{kills} kills, {} readers right; fetched again: {} KiB a kill, {:.2} % of the model",
+        "{kills} kills in {} load(s), {} readers right; fetched again: {} KiB a kill, {:.2} % of the model",
+        storm.loads,
         storm.right,
         refetched / kills / 1024,
         refetched as f64 * 100.0 / kills as f64 / size as f64
@@ -154,7 +194,5 @@ fn storm(file_system: FileSystem, files: usize, kills: u64) -> anyhow::Result<()
         refetched / kills <= shards_size(SHARDS) / 100 * REFETCHED_PERCENT,
         "seed {seed}: {refetched} bytes were fetched again for {kills} kills"
     );
-    agent.stop()?.expect(exit::OK)?;
-    storm.site.check_files()?;
     no_keeper_left(&storm.site)
 }
