@@ -24,7 +24,7 @@ use crate::keeper::{kill_agent, no_keeper_left};
 use crate::{MIB, reading};
 
 /// Bytes a second: whoever maps a whole file has to wait until the test lets the load go on.
-const RATE: u64 = 2_000_000;
+pub(crate) const RATE: u64 = 2_000_000;
 const FILE: u64 = 48 * MIB + 77;
 /// Said by the keeper.
 const AGENT_DIED: &str = "the agent died: its readers are held until another one takes over";
@@ -109,7 +109,7 @@ fn state_of(reader: &mut Reader) -> anyhow::Result<char> {
     state(Path::new(&format!("/proc/{}", reader.process().pid()?)))
 }
 
-fn stops(reader: &mut Reader) -> anyhow::Result<()> {
+pub(crate) fn stops(reader: &mut Reader) -> anyhow::Result<()> {
     eventually("the reader has not stopped", || Ok((state_of(reader)? == 'T').then_some(())))
 }
 
@@ -125,7 +125,7 @@ fn eventually<T>(missing: &str, mut look: impl FnMut() -> anyhow::Result<Option<
     }
 }
 
-fn right(reader: Reader) -> anyhow::Result<()> {
+pub(crate) fn right(reader: Reader) -> anyhow::Result<()> {
     let name = reader.name().to_owned();
     match reader.finish(PATIENCE)? {
         Outcome::Right => Ok(()),
