@@ -22,10 +22,15 @@ const INPUTS: [&str; 7] = [
     "Cargo.lock",
 ];
 
+/// The object files, and the variables that tell the agent's source where they are.
+const OBJECTS: [(&str, &str); 2] = [("OSSC_EBPF_OBJECT", "ossc-ebpf"), ("OSSC_STOP_OBJECT", "ossc-stop")];
+
 fn main() -> ExitCode {
     match build() {
-        Ok(object) => {
-            println!("cargo::rustc-env=OSSC_EBPF_OBJECT={}", object.display());
+        Ok(folder) => {
+            for (variable, object) in OBJECTS {
+                println!("cargo::rustc-env={variable}={}", folder.join(object).display());
+            }
             ExitCode::SUCCESS
         }
         Err(message) => {
@@ -49,7 +54,7 @@ fn build() -> Result<PathBuf, String> {
     command.arg("--release").arg("--target-dir").arg(&target_dir).current_dir(&workspace);
     let status = command.status().map_err(|error| format!("{compiler}: cannot run its cargo: {error}"))?;
     if status.success() {
-        Ok(Toolchain::object(&target_dir))
+        Ok(Toolchain::objects(&target_dir))
     } else {
         Err(format!(
             "ossc-ebpf does not compile with {compiler} and {linker}: {status}; its errors are above"

@@ -95,9 +95,9 @@ impl Toolchain {
         command
     }
 
-    /// Where a release build into `target_dir` leaves the object file.
-    pub(crate) fn object(target_dir: &Path) -> PathBuf {
-        target_dir.join(TARGET).join("release/ossc-ebpf")
+    /// The folder where a release build into `target_dir` leaves the object files.
+    pub(crate) fn objects(target_dir: &Path) -> PathBuf {
+        target_dir.join(TARGET).join("release")
     }
 }
 

@@ -53,7 +53,7 @@ pub fn run(config: Config, given: Given, log: Option<Arc<LogFile>>) -> Result<Ou
         tracing::warn!("{remark}");
     }
     // First of all, so that what lacks is named by its name and not by what fails without.
-    drop(gate::new_group()?);
+    drop(gate::new_group(gate::Mode::Open)?);
     // Before anything else opens descriptors: those of held readers have numbers that must be free.
     let inherited = keeper::ask(&config.store.model_dir, given.of(&config.store.model_dir))?;
     if inherited.is_none() {

@@ -22,6 +22,7 @@ mod mappings;
 mod processes;
 mod record;
 mod resolve;
+pub mod stop;
 mod summary;
 mod targets;
 

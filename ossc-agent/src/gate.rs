@@ -24,15 +24,17 @@ mod error;
 mod held;
 mod mailbox;
 mod mode;
+mod pace;
 mod snapshot;
+mod stops;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
@@ -41,11 +43,12 @@ pub use self::capacity::Capacity;
 pub use self::demand::{Demand, Guarded, Reply};
 pub use self::error::Error;
 use self::mailbox::{Mailbox, Message};
-pub use self::mode::{Mode, Ranges, new_group, probe};
+pub use self::mode::{Found, Mode, Ranges, new_group, probe, probe_again};
 use self::snapshot::Counters;
 pub use self::snapshot::{Numbers, Snapshot, Waiting};
 use self::watch::Watcher;
 use crate::base::{Access, ByteRange};
+use crate::bpf::stop::Stopper;
 use crate::keeper::{Pending, Record};
 use crate::store::Inode;
 use crate::sys::fanotify::Group;
@@ -67,6 +70,8 @@ struct Shared {
     record: Record,
     mailbox: Mailbox,
     counters: Arc<Counters>,
+    /// The programs that stop processes. Locked for moments only.
+    stopper: Option<Mutex<Stopper>>,
 }
 
 impl Gate {
@@ -74,19 +79,21 @@ impl Gate {
     /// the observer sees each access of another process once, held or not. Group and record are new ones, or
     /// those that an earlier agent used together.
     pub fn start(
-        mode: Mode,
+        Found { mode, stopper }: Found,
         capacity: Capacity,
         (group, record): (Group, Record),
         demand: impl Demand + 'static,
         observer: impl Fn(Access) + Send + 'static,
     ) -> Result<Self, Error> {
         let (mailbox, messages) = Mailbox::new().map_err(Error::Start)?;
-        let shared = Arc::new(Shared { group, record, mailbox, counters: Arc::default() });
+        let stops = stopper.is_some();
+        let stopper = stopper.map(Mutex::new);
+        let shared = Arc::new(Shared { group, record, mailbox, counters: Arc::default(), stopper });
         let watcher = Watcher::new(Arc::clone(&shared), mode, capacity, demand, observer, messages);
         let thread = thread::Builder::new()
             .name("ossc-gate".to_owned())
             .spawn(move || {
-                privileges::keep_only(privileges::NONE);
+                privileges::keep_only(if stops { privileges::STOPS } else { privileges::NONE });
                 watcher.run();
             })
             .map_err(Error::Start)?;
@@ -102,8 +109,16 @@ impl Gate {
     /// Holds readers of the file from now on. To be called before the file has a name that readers know:
     /// descriptors opened earlier are not held.
     pub fn protect(&self, file: Arc<dyn Guarded>) -> Result<(), Error> {
+        let failed = |source| Error::Programs { path: file.path().to_owned(), source: Box::new(source) };
+        let inode = match &self.shared.stopper {
+            Some(stopper) => {
+                let mut stopper = stopper.lock().unwrap_or_else(PoisonError::into_inner);
+                Some(stopper.gate(file.fd()).map_err(failed)?)
+            }
+            None => None,
+        };
         // Known to the thread before the kernel can send the first event.
-        self.shared.mailbox.leave(Message::Watch(Arc::clone(&file)));
+        self.shared.mailbox.leave(Message::Watch(Arc::clone(&file), inode));
         self.shared
             .group
             .mark(self.mode.mark(), file.fd())
@@ -134,6 +149,14 @@ impl Gate {
         {
             tracing::warn!(%path, %error, "the gate stays on a complete file; reading it costs more");
         }
+        if let Some(stopper) = &self.shared.stopper {
+            match Stopper::inode_of(file.fd()) {
+                Ok(inode) => stopper.lock().unwrap_or_else(PoisonError::into_inner).ungate(inode),
+                Err(error) => {
+                    tracing::warn!(%path, %error, "who maps a complete file is stopped for a moment")
+                }
+            }
+        }
         self.shared.mailbox.post(Message::Release(file.inode()));
     }
 
@@ -141,6 +164,13 @@ impl Gate {
     /// wants.
     pub fn fail(&self, file: &dyn Guarded, errno: Errno) {
         self.shared.mailbox.post(Message::Fail(file.inode(), errno));
+    }
+
+    /// Whether nobody is stopped and nobody has to be any more.
+    #[must_use]
+    pub fn has_done_stopping(&self) -> bool {
+        let stopper = self.shared.stopper.as_ref();
+        stopper.is_some_and(|stopper| !stopper.lock().unwrap_or_else(PoisonError::into_inner).is_attached())
     }
 
     /// Ends the waiting: readers held whose bytes are missing get EIO, and so does any that comes later.

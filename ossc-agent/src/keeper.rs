@@ -28,7 +28,7 @@ mod tests;
 mod wire;
 
 pub use error::Error;
-pub use handle::{Keeper, Settings};
+pub use handle::{Guards, Keeper, Settings};
 pub use inherit::{Inherited, Passed, ask};
 pub use process::{Config, run};
 pub use record::{Pending, Record, Wanted};

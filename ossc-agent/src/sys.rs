@@ -10,10 +10,12 @@ pub mod lease;
 pub mod log_file;
 pub mod privileges;
 pub mod process;
+pub mod reader;
 pub mod rights;
 pub mod shared;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod tracepoint;
 
 pub use error::Error;

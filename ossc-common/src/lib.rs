@@ -8,6 +8,7 @@
 mod access;
 mod limits;
 mod settings;
+mod stop;
 
 pub use access::{
     CHANGE_END, CHANGE_FORK, CHANGE_REMAP, CHANGE_UNMAP, Change, Inode, KIND_FAULT, KIND_MAP, KIND_OPEN,
@@ -18,3 +19,8 @@ pub use limits::{
     TARGETS_MAX, WAKE_INTERVAL_MS, WATCHED_MAX,
 };
 pub use settings::{Offsets, Settings};
+pub use stop::{
+    AT_POSITION, CONTROL_AT_MMAP, CONTROL_OWN, CONTROL_VERSION, CONTROLS, Calls, DOORBELL_BYTES, Held,
+    ReadCall, Registers, Released, STOP_CALLS_MAX, STOP_PROCESSES_MAX, STOP_VERSION, StopSettings,
+    USER_STOPS_MAX,
+};

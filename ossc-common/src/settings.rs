@@ -76,6 +76,36 @@ pub struct Offsets {
     pub folio_mapped: u32,
 }
 
+impl Offsets {
+    /// Before the loader has found them.
+    pub const UNKNOWN: Self = Self {
+        task_pid: 0,
+        task_tgid: 0,
+        task_signal: 0,
+        task_files: 0,
+        signal_live: 0,
+        files_fdt: 0,
+        fdtable_max_fds: 0,
+        fdtable_fd: 0,
+        file_inode: 0,
+        file_position: 0,
+        mapping_host: 0,
+        inode_ino: 0,
+        inode_sb: 0,
+        super_block_dev: 0,
+        inode_marks: 0,
+        request_position: 0,
+        buffers_count: 0,
+        buffers_are_source: 0,
+        cache_head: 0,
+        node_shift: 0,
+        node_slots: 0,
+        folio_index: 0,
+        folio_order: 0,
+        folio_mapped: 0,
+    };
+}
+
 const _: () = assert!(size_of::<Offsets>() == 24 * 4);
 const _: () = assert!(size_of::<Settings>() == 5 * 4 + size_of::<Offsets>());
 

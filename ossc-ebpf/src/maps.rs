@@ -66,39 +66,8 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES,
 
 /// Replaced by the loader before the programs are verified.
 #[unsafe(no_mangle)]
-pub(crate) static SETTINGS: Settings = Settings {
-    own_tgid: 0,
-    everybody: 0,
-    cgroups: 0,
-    page_shift: 0,
-    stalls: 0,
-    offsets: Offsets {
-        task_pid: 0,
-        task_tgid: 0,
-        task_signal: 0,
-        task_files: 0,
-        signal_live: 0,
-        files_fdt: 0,
-        fdtable_max_fds: 0,
-        fdtable_fd: 0,
-        file_inode: 0,
-        file_position: 0,
-        mapping_host: 0,
-        inode_ino: 0,
-        inode_sb: 0,
-        super_block_dev: 0,
-        inode_marks: 0,
-        request_position: 0,
-        buffers_count: 0,
-        buffers_are_source: 0,
-        cache_head: 0,
-        node_shift: 0,
-        node_slots: 0,
-        folio_index: 0,
-        folio_order: 0,
-        folio_mapped: 0,
-    },
-};
+pub(crate) static SETTINGS: Settings =
+    Settings { own_tgid: 0, everybody: 0, cgroups: 0, page_shift: 0, stalls: 0, offsets: Offsets::UNKNOWN };
 
 /// Reads one member of [`SETTINGS`]. Volatile, because the compiler must not take the zeros above for the
 /// value.

@@ -18,11 +18,13 @@ use tokio::sync::Notify;
 
 use super::learn::Learner;
 use super::{Error, service};
+use crate::bpf::stop::{self, Stopper};
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::fetch::Fetcher;
 use crate::gate::{self, Capacity, Gate, Guarded};
 use crate::keeper::{self, Inherited, Keeper, Record};
 use crate::store::{File, Inode, Store};
+use crate::sys::fanotify::Group;
 use crate::sys::{self, privileges};
 
 /// What holds readers.
@@ -50,34 +52,43 @@ impl Guard {
         if inherited.is_none() && !is_needed {
             return Ok(None);
         }
-        let mode = gate::probe(&config.store.model_dir)?;
-        tracing::info!(%mode, "gate chosen");
         let files = incomplete(store);
-        let (group, record, keeper, pending, strays) = match inherited {
+        let (found, group, record, keeper, pending, strays) = match inherited {
             None => {
-                let group = gate::new_group()?;
+                let found = gate::probe(&config.store.model_dir)?;
+                let group = gate::new_group(found.mode)?;
                 let record = Record::create().map_err(keeper::Error::Record)?;
-                let keeper =
-                    Keeper::start(settings(config), (group.as_fd(), record.as_fd()), &files, Vec::new())?;
-                (group, record, keeper, Vec::new(), Vec::new())
+                let guards = guards(&found, &group, &record)?;
+                let keeper = Keeper::start(settings(config), guards, &files, Vec::new())?;
+                (found, group, record, keeper, Vec::new(), Vec::new())
             }
             Some(inherited) => {
-                let Inherited { socket, group, record, files: held, pending } = inherited;
+                let Inherited { socket, group, record, stops, files: held, pending } = inherited;
+                let stopper = (!stops.is_empty()).then(|| Stopper::adopt(stops)).transpose();
+                let mut stopper = stopper.map_err(inherited_programs)?;
+                if let Some(stopper) = &mut stopper {
+                    stopper.spare_own().map_err(inherited_programs)?;
+                }
+                let found = gate::probe_again(&config.store.model_dir, stopper, &group)?;
                 let strays = strays(store, held);
                 let inodes = strays.iter().map(|(inode, _)| *inode).collect();
                 tracing::info!(held = pending.len(), "readers taken over from an earlier agent");
-                let fds = (group.as_fd(), record.as_fd());
+                let guards = guards(&found, &group, &record)?;
                 let keeper = match socket {
-                    Some(socket) => Keeper::adopt(settings(config), socket, fds, &files, strays)?,
-                    None => Keeper::start(settings(config), fds, &files, strays)?,
+                    Some(socket) => Keeper::adopt(settings(config), socket, guards, &files, strays)?,
+                    None => Keeper::start(settings(config), guards, &files, strays)?,
                 };
-                (group, record, keeper, pending, inodes)
+                (found, group, record, keeper, pending, inodes)
             }
         };
-        let in_store = service::keep(&config.store.model_dir, (group.as_fd(), record.as_fd()), store);
+        let (mode, holds_growth) = (found.mode, found.stopper.is_some());
+        tracing::info!(%mode, holds_growth, "gate chosen");
+        let stops = found.stopper.as_ref().map_or_else(Vec::new, Stopper::descriptors);
+        let fds = (group.as_fd(), record.as_fd());
+        let in_store = service::keep(&config.store.model_dir, fds, &stops, store);
         let learner = Arc::clone(learner);
         let observer = move |access| learner.gate_saw(access);
-        let gate = Gate::start(mode, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
+        let gate = Gate::start(found, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
         for file in store.files() {
             if file.is_complete() {
                 // An agent that died may have left the mark of a file it had completed.
@@ -120,6 +131,10 @@ impl Guard {
     /// Looks after what changes slowly; to be called every few seconds. `is_complete` is said of the whole model.
     pub(super) fn tidy(&mut self, is_complete: bool) {
         self.keeper.release_unused_strays();
+        if self.gate.has_done_stopping() {
+            self.keeper.release_stops();
+            self.in_store.release_stops();
+        }
         if is_complete && !self.keeper.has_strays() {
             self.in_store.release_group();
         }
@@ -144,6 +159,15 @@ impl Guard {
         drop(self.gate);
         self.keeper.say_goodbye(complete);
     }
+}
+
+fn inherited_programs(error: stop::Error) -> gate::Error {
+    gate::Error::Inherited(Box::new(error))
+}
+
+fn guards(found: &gate::Found, group: &Group, record: &Record) -> Result<keeper::Guards, Error> {
+    let stops = found.stopper.as_ref().map_or_else(Vec::new, Stopper::descriptors);
+    Ok(keeper::Guards::new(group, record, &stops)?)
 }
 
 fn incomplete(store: &Store) -> Vec<BorrowedFd<'_>> {

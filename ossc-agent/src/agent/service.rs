@@ -3,13 +3,14 @@
 //! `systemd`.
 //!
 //! Names of what is kept: `ossc-group-DEV-INO` with the numbers of the model directory, `ossc-record`, and
-//! `ossc-file-DEV-INO` for each incomplete file. Group and record are what keeps readers held; a file that is missing,
+//! `ossc-file-DEV-INO` for each incomplete file, and `ossc-stop-N-of-COUNT` for what keeps the stop gate's programs at
+//! work. Group, record and programs are what keeps readers held; a file that is missing,
 //! because the manager keeps only so many, is opened again.
 
 use std::fs;
 use std::future::Future;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::pin;
@@ -25,6 +26,7 @@ use crate::systemd;
 const GROUP: &str = "ossc-group";
 const RECORD: &str = "ossc-record";
 const FILE: &str = "ossc-file";
+const STOP: &str = "ossc-stop";
 
 /// Between two status lines for the manager.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -76,18 +78,33 @@ impl Given {
 
 fn take() -> io::Result<Option<(String, Passed)>> {
     let (numbers, names): (Vec<_>, Vec<_>) = systemd::given()?.into_iter().unzip();
-    let (mut group, mut record, mut files) = (None, None, Vec::new());
+    let (mut group, mut record, mut files, mut stops) = (None, None, Vec::new(), Vec::new());
     for (fd, name) in process::take_given(&numbers)?.into_iter().zip(names) {
         match name.as_str() {
             RECORD => record = Some(fd),
             name if name.starts_with(GROUP) => group = Some((name.to_owned(), fd)),
             name if name.starts_with(FILE) => files.push(fd),
+            name if name.starts_with(STOP) => stops.push((name.to_owned(), fd)),
             // A socket of a unit beside this one: not ours.
             _ => {}
         }
     }
     let (Some((name, group)), Some(record)) = (group, record) else { return Ok(None) };
-    Ok(Some((name, Passed { group, record, files }.out_of_the_way()?)))
+    let stops = in_order(stops);
+    Ok(Some((name, Passed { group, record, stops, files }.out_of_the_way()?)))
+}
+
+/// All of what keeps the programs at work, or nothing: a part of it is worth nothing.
+fn in_order(stops: Vec<(String, OwnedFd)>) -> Vec<OwnedFd> {
+    let found = stops.len();
+    let place = |(name, _): &(String, OwnedFd)| (0..found).find(|at| *name == stop_name(*at, found));
+    let mut places: Vec<_> = stops.into_iter().filter_map(|stop| Some((place(&stop)?, stop.1))).collect();
+    places.sort_by_key(|(place, _)| *place);
+    if places.len() < found {
+        tracing::error!("the service manager kept only a part of the stop gate; are its copies limited?");
+        places.clear();
+    }
+    places.into_iter().map(|(_, fd)| fd).collect()
 }
 
 /// What the manager has copies of.
@@ -95,33 +112,46 @@ fn take() -> io::Result<Option<(String, Passed)>> {
 pub(super) struct Kept {
     /// Empty when it has none any more.
     group: String,
+    /// How many descriptors of the stop gate's programs.
+    stops: usize,
 }
 
 /// Has the manager keep what holds readers: before any file is marked.
 pub(super) fn keep(
     model_dir: &Path,
     (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+    stops: &[BorrowedFd<'_>],
     store: &Store,
 ) -> Kept {
     let name = match group_name(model_dir) {
         Ok(name) => name,
         Err(error) => {
             tracing::warn!(%error, "the service manager has no copy of what holds readers");
-            return Kept { group: String::new() };
+            return Kept { group: String::new(), stops: 0 };
         }
     };
     systemd::keep(&name, group);
     systemd::keep(RECORD, record);
+    // Before the files, of which one that is missing is opened again.
+    for (place, fd) in stops.iter().enumerate() {
+        systemd::keep(&stop_name(place, stops.len()), *fd);
+    }
     for file in store.files().iter().filter(|file| !file.is_complete()) {
         systemd::keep(&file_name(file.inode()), file.fd());
     }
-    Kept { group: name }
+    Kept { group: name, stops: stops.len() }
 }
 
 impl Kept {
     /// A file is complete.
     pub(super) fn release(&self, inode: Inode) {
         systemd::forget(&file_name(inode));
+    }
+
+    /// Nobody can be stopped any more.
+    pub(super) fn release_stops(&mut self) {
+        let stops = std::mem::take(&mut self.stops);
+        (0..stops).for_each(|place| systemd::forget(&stop_name(place, stops)));
     }
 
     /// Nobody can be held any more.
@@ -137,6 +167,10 @@ impl Kept {
 fn group_name(model_dir: &Path) -> io::Result<String> {
     let about = fs::metadata(model_dir)?;
     Ok(format!("{GROUP}-{}-{}", about.dev(), about.ino()))
+}
+
+fn stop_name(place: usize, of: usize) -> String {
+    format!("{STOP}-{place}-of-{of}")
 }
 
 fn file_name(inode: Inode) -> String {

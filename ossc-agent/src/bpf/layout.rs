@@ -4,7 +4,7 @@
 //! that names it; `attach` then leaves out the programs that need them.
 
 use btf_rs::{Backend, Btf, Type};
-use ossc_common::Offsets;
+use ossc_common::{Offsets, Registers};
 
 /// The running kernel's types (CONFIG_DEBUG_INFO_BTF).
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -12,12 +12,49 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// Bits of a byte: BTF counts member offsets in bits.
 const BITS: u32 = 8;
 
+/// `__USER32_CS` (arch/x86/include/asm/segment.h).
+#[cfg(target_arch = "x86_64")]
+const USER32_CS: u32 = 0x23;
+/// `PSR_MODE32_BIT` (arch/arm64/include/uapi/asm/ptrace.h).
+#[cfg(target_arch = "aarch64")]
+const MODE32: u32 = 0x10;
+
+fn types() -> Result<Btf, String> {
+    // In place where the kernel lets it be mapped (Linux 6.16): 6 ms and 1 MB instead of 110 ms and 40 MB.
+    Btf::from_file_with_backend(VMLINUX, Backend::Mmap)
+        .or_else(|_| Btf::from_file(VMLINUX))
+        .map_err(|error| format!("cannot read {VMLINUX}: {error}"))
+}
+
+/// Where the running kernel has the arguments of a system call (`syscall_get_arguments` of the processor).
+pub(super) fn registers() -> Result<Registers, String> {
+    let btf = types()?;
+    let at = |member: &str| offset(&btf, "pt_regs", member);
+    #[cfg(target_arch = "x86_64")]
+    return Ok(Registers {
+        arguments: [at("di")?, at("si")?, at("dx")?, at("r10")?, at("r8")?, at("r9")?],
+        narrow_at: at("cs")?,
+        narrow_mask: 0xffff,
+        narrow_value: USER32_CS,
+    });
+    #[cfg(target_arch = "aarch64")]
+    return {
+        let first = at("regs")?;
+        let argument = |index: u32| first + index * size_of::<u64>() as u32;
+        Ok(Registers {
+            arguments: [0, 1, 2, 3, 4, 5].map(argument),
+            narrow_at: at("pstate")?,
+            narrow_mask: MODE32,
+            narrow_value: MODE32,
+        })
+    };
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return at("nothing");
+}
+
 /// The offsets for the running kernel.
 pub(super) fn read() -> Result<Offsets, String> {
-    // In place where the kernel lets it be mapped (Linux 6.16): 6 ms and 1 MB instead of 110 ms and 40 MB.
-    let btf = Btf::from_file_with_backend(VMLINUX, Backend::Mmap)
-        .or_else(|_| Btf::from_file(VMLINUX))
-        .map_err(|error| format!("cannot read {VMLINUX}: {error}"))?;
+    let btf = types()?;
     let at = |structure: &str, member: &str| offset(&btf, structure, member);
     let folios = folios(&at).unwrap_or_default();
     Ok(Offsets {

@@ -30,18 +30,8 @@ pub(super) fn load(config: &Config, offsets: Option<&Offsets>, summary: &mut Sum
     };
     let too_many = || Error::TooManyCgroups { given: cgroups.len(), max: CGROUPS_MAX };
     let filled = u32::try_from(cgroups.len()).ok().filter(|&n| n <= CGROUPS_MAX).ok_or_else(too_many)?;
-    if !is_first_pid_namespace() {
-        summary.missing(
-            "process ids",
-            "the agent runs in a pid namespace of its own; run it in the host's (hostPID, --pid=host)".into(),
-            "which processes are targets, unless all are or a cgroup says so",
-        );
-    }
-    // Before Linux 5.11 maps count as locked memory. Where the limit cannot be raised it need not be, or
-    // loading fails below and says so.
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        tracing::debug!(%error, "the limit of locked memory stays as it is");
-    }
+    check_pid_namespace(summary);
+    raise_locked_memory();
     let settings = Settings {
         own_tgid: process::id(),
         everybody,
@@ -87,10 +77,29 @@ pub(super) fn logger(programs: &mut Ebpf, summary: &mut Summary) -> Option<Logge
         .ok()
 }
 
-/// Whether process ids are here what the programs see: those of the first pid namespace.
+/// Before Linux 5.11 maps count as locked memory. Where the limit cannot be raised it need not be, or loading
+/// fails and says so.
+pub(super) fn raise_locked_memory() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!(%error, "the limit of locked memory stays as it is");
+    }
+}
+
+/// Whether the ids that programs see are those that this process sees.
 pub(super) fn is_first_pid_namespace() -> bool {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     namespace.as_os_str() == FIRST_PID_NAMESPACE
+}
+
+/// The programs see the ids of the first pid namespace; in another one ours differ from them.
+fn check_pid_namespace(summary: &mut Summary) {
+    if !is_first_pid_namespace() {
+        summary.missing(
+            "process ids",
+            "the agent runs in a pid namespace of its own; run it in the host's (hostPID, --pid=host)".into(),
+            "which processes are targets, unless all are or a cgroup says so",
+        );
+    }
 }
 
 /// log2 of the page size; 12, the smallest any Linux has, if the C library will not say.

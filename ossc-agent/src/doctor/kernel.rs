@@ -66,7 +66,7 @@ fn effective(status: &str) -> Option<u64> {
 }
 
 fn gate(dir: &Path) -> Check {
-    match gate::probe(dir) {
+    match gate::probe(dir).map(|found| found.mode) {
         Ok(Mode::PreContent { ranges: Ranges::Exact }) => {
             Check::ok("gate", "pre-content: each read and each mapping waits for exactly its bytes")
         }
@@ -74,6 +74,10 @@ fn gate(dir: &Path) -> Check {
             "gate",
             "pre-content without ranges: each read and each mapping waits for its whole file",
             "a kernel of 6.18 or newer reports ranges",
+        ),
+        Ok(Mode::Stop) => Check::ok(
+            "gate",
+            "stop: each read waits for exactly its bytes, and a process that maps a file is stopped until they are there",
         ),
         Ok(mode) => Check::warn(
             "gate",

@@ -24,7 +24,7 @@ pub(super) enum Verdict {
 /// of 0 is FICLONE and its like: everything from the offset on.
 pub(super) fn wanted(mode: Mode, span: Option<Span>, layout: Layout) -> ByteRange {
     let whole = ByteRange::new(0, layout.size());
-    let (Mode::PreContent { ranges: Ranges::Exact }, Some(span)) = (mode, span) else {
+    let (Mode::PreContent { ranges: Ranges::Exact } | Mode::Stop, Some(span)) = (mode, span) else {
         return whole;
     };
     let end = match span.count {
@@ -43,6 +43,38 @@ pub(super) fn judge(range: ByteRange, covered: impl FnOnce(ByteRange) -> bool, s
         Verdict::Deny(Errno::EIO)
     } else {
         Verdict::Hold
+    }
+}
+
+/// What happens to a stopped process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// All it has mapped is there.
+    GoOn,
+    /// All is there, but a thread of it may still map more.
+    Settle,
+    /// It waits for what is missing.
+    Wait,
+    /// It is killed: what it has mapped cannot be had.
+    End(Errno),
+}
+
+/// Judges a stopped process of which `complete` says whether all it has mapped is there, `failed` that a part of it
+/// never will be, `promised` that what is missing was said to be there before, and `settled` that no thread of it
+/// can change what is mapped.
+pub(super) fn fate(
+    complete: bool,
+    failed: Option<Errno>,
+    promised: bool,
+    stopping: bool,
+    settled: bool,
+) -> Fate {
+    match failed {
+        Some(errno) => Fate::End(errno),
+        None if complete && settled => Fate::GoOn,
+        None if complete => Fate::Settle,
+        None if promised || stopping => Fate::End(Errno::EIO),
+        None => Fate::Wait,
     }
 }
 
@@ -73,6 +105,9 @@ mod tests {
             ("no range", EXACT, None, 0, SIZE),
             ("untrusted range", WHOLE, span(8192, 4096), 0, SIZE),
             ("untrusted range behind the end", WHOLE, span(SIZE, 4096), 0, SIZE),
+            ("stop, range known", Mode::Stop, span(8192, 4096), 8192, 12_288),
+            ("stop, more than can be counted", Mode::Stop, span(8192, u64::MAX), 8192, SIZE),
+            ("stop, no range", Mode::Stop, None, 0, SIZE),
             ("open", Mode::Open, None, 0, SIZE),
             ("open never has a range", Mode::Open, span(8192, 4096), 0, SIZE),
         ] {
@@ -80,6 +115,26 @@ mod tests {
         }
         let empty = Layout::new(0, BlockSize::MIN).unwrap();
         assert!(wanted(Mode::Open, None, empty).is_empty());
+    }
+
+    #[test]
+    fn only_a_settled_process_whose_bytes_are_there_goes_on() {
+        let lost = Some(Errno::ENOSPC);
+        for (complete, failed, promised, stopping, settled, expected) in [
+            (true, None, false, false, true, Fate::GoOn),
+            (true, None, false, true, true, Fate::GoOn),
+            (true, None, false, false, false, Fate::Settle),
+            (true, None, false, true, false, Fate::Settle),
+            (true, lost, false, false, true, Fate::End(Errno::ENOSPC)),
+            (false, None, false, false, true, Fate::Wait),
+            (false, None, false, false, false, Fate::Wait),
+            (false, None, true, false, true, Fate::End(Errno::EIO)),
+            (false, None, false, true, true, Fate::End(Errno::EIO)),
+            (false, lost, false, false, false, Fate::End(Errno::ENOSPC)),
+        ] {
+            let found = fate(complete, failed, promised, stopping, settled);
+            assert_eq!(found, expected, "{complete} {failed:?} {promised} {stopping} {settled}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Guarded for store::File {
 }
 
 /// Brings bytes that a reader waits for.
-pub trait Demand: Send {
+pub trait Demand: Send + Sync {
     /// Sees to it that `range` gets into the file before anything else, then answers `reply`, at once or
     /// from another thread. Called on the gate's thread: must not block.
     fn demand(&self, file: FileId, range: ByteRange, reply: Reply);

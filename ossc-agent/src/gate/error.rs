@@ -45,6 +45,20 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A model file could not be gated by the programs; it must not become visible.
+    #[error("cannot have who maps {path} stopped")]
+    Programs {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: Box<crate::bpf::stop::Error>,
+    },
+    /// What an agent that died left cannot be used.
+    #[error("cannot go on with the stop gate's programs of the agent that died")]
+    Inherited(#[source] Box<crate::bpf::stop::Error>),
+    /// The programs of a group that names threads are gone, and new ones do not work.
+    #[error("readers are held by a stop gate whose programs are gone, and it cannot be set up again: {0}")]
+    Programless(String),
     /// Each held reader costs a descriptor.
     #[error(
         "the limit of {limit} open files leaves too few for held readers ({open} are open): \

@@ -42,7 +42,7 @@ struct Reader {
 /// All waiting readers.
 pub(super) struct Held<D> {
     shared: Arc<Shared>,
-    demand: D,
+    demand: Arc<D>,
     readers: HashMap<u64, Reader>,
     next_ticket: u64,
     /// Whether a reader whose demand failed stays held.
@@ -50,7 +50,7 @@ pub(super) struct Held<D> {
 }
 
 impl<D: Demand> Held<D> {
-    pub(super) fn new(shared: Arc<Shared>, demand: D) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, demand: Arc<D>) -> Self {
         Self { shared, demand, readers: HashMap::new(), next_ticket: 0, sparing: false }
     }
 

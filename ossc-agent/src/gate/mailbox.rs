@@ -10,13 +10,14 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::demand::Guarded;
+use crate::bpf::stop::KernelInode;
 use crate::keeper::Pending;
 use crate::store::Inode;
 
 /// What the thread is told.
 pub(super) enum Message {
-    /// The file is about to be marked.
-    Watch(Arc<dyn Guarded>),
+    /// The file is about to be marked; what the stop gate's programs call it.
+    Watch(Arc<dyn Guarded>, Option<KernelInode>),
     /// Every file that has a mark is known: take over these readers, then listen to the kernel.
     Begin(Vec<Pending>),
     /// The file is complete and its mark is gone.

@@ -16,7 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Error;
-use crate::sys::fanotify::{Buffer, Group, Mark, Span, map_briefly};
+use crate::bpf::stop::{self, At, Stopper};
+use crate::sys::fanotify::{Buffer, Group, Mark, Names, Span, map_briefly};
 
 /// How readers are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,20 @@ pub enum Mode {
         /// How far the kernel's report of the bytes can be trusted.
         ranges: Ranges,
     },
+    /// Each read waits for its bytes, and a process that maps a file is stopped until they are there (eBPF and
+    /// `FAN_ACCESS_PERM`).
+    Stop,
     /// open(2) waits for the whole file.
     Open,
+}
+
+/// What was found to work.
+#[derive(Debug)]
+pub struct Found {
+    /// How readers are held.
+    pub mode: Mode,
+    /// The programs that stop processes. Absent in mode `Open`, and where a mapping that grows cannot be held.
+    pub stopper: Option<Stopper>,
 }
 
 /// What an event says about the bytes wanted.
@@ -44,6 +57,7 @@ impl Mode {
     pub(super) fn mark(self) -> Mark {
         match self {
             Self::PreContent { .. } => Mark::PreAccess,
+            Self::Stop => Mark::Access,
             Self::Open => Mark::Open,
         }
     }
@@ -54,6 +68,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::PreContent { ranges: Ranges::Exact } => "pre-content",
             Self::PreContent { ranges: Ranges::WholeFile } => "pre-content (whole files)",
+            Self::Stop => "stop",
             Self::Open => "open",
         })
     }
@@ -65,30 +80,102 @@ const MAP_OFFSET: u64 = 8 << 20;
 const MAP_LEN: usize = 64 << 10;
 
 /// The best mode for files in `dir`.
-pub fn probe(dir: &Path) -> Result<Mode, Error> {
+pub fn probe(dir: &Path) -> Result<Found, Error> {
     let scratch = Scratch::create(dir)?;
-    let group = new_group()?;
+    if let Some(mode) = pre_content(&scratch)? {
+        return Ok(Found { mode, stopper: growth(&scratch) });
+    }
+    match stop(&scratch) {
+        Ok(stopper) => return Ok(Found { mode: Mode::Stop, stopper: Some(stopper) }),
+        Err(why) => {
+            tracing::warn!(%why, "processes cannot be stopped at their mappings: holding at open instead")
+        }
+    }
+    Ok(Found { mode: open(&scratch)?, stopper: None })
+}
+
+/// The mode in which the group of an agent that died was used, and goes on to be.
+pub fn probe_again(dir: &Path, stopper: Option<Stopper>, group: &Group) -> Result<Found, Error> {
+    let stops = |stopper: &Stopper| matches!(stopper.at(), Ok(At::Mmap));
+    if stopper.as_ref().is_some_and(stops) {
+        return Ok(Found { mode: Mode::Stop, stopper });
+    }
+    let scratch = Scratch::create(dir)?;
+    if group.names().map_err(Error::Group)? == Names::Threads {
+        // Its programs died with those who had them.
+        let stopper = stop(&scratch).map_err(Error::Programless)?;
+        return Ok(Found { mode: Mode::Stop, stopper: Some(stopper) });
+    }
+    match pre_content(&scratch)? {
+        Some(mode) => Ok(Found { mode, stopper }),
+        None => Ok(Found { mode: open(&scratch)?, stopper: None }),
+    }
+}
+
+/// Programs that stop who maps a file.
+fn stop(scratch: &Scratch<'_>) -> Result<Stopper, String> {
+    let told = |error: &dyn std::error::Error| {
+        let mut line = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            line = format!("{line}: {error}");
+            cause = error.source();
+        }
+        line
+    };
+    let group = Group::new(Names::Threads).map_err(|error| told(&error))?;
+    group
+        .mark(Mark::Access, scratch.file.as_fd())
+        .map_err(|error| format!("no FAN_ACCESS_PERM here: {error}"))?;
+    seeing(scratch, At::Mmap).map_err(|error| told(&error))
+}
+
+/// Programs that stop whose mapping grows.
+fn growth(scratch: &Scratch<'_>) -> Option<Stopper> {
+    seeing(scratch, At::Growth)
+        .inspect_err(|error| {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(error, "a mapping that is grown over missing bytes (mremap) is not held");
+        })
+        .ok()
+}
+
+fn seeing(scratch: &Scratch<'_>, at: At) -> Result<Stopper, stop::Error> {
+    let mut stopper = Stopper::start(at)?;
+    match stopper.sees_mappings(scratch.file.as_fd(), MAP_OFFSET, MAP_LEN)? {
+        true => Ok(stopper),
+        false => Err(stop::Error::Blind),
+    }
+}
+
+fn open(scratch: &Scratch<'_>) -> Result<Mode, Error> {
+    match new_group(Mode::Open)?.mark(Mark::Open, scratch.file.as_fd()) {
+        Ok(()) => Ok(Mode::Open),
+        Err(source) => Err(Error::FileSystem { dir: scratch.dir.to_owned(), source }),
+    }
+}
+
+fn pre_content(scratch: &Scratch<'_>) -> Result<Option<Mode>, Error> {
+    let group = new_group(Mode::PreContent { ranges: Ranges::Exact })?;
     match group.mark(Mark::PreAccess, scratch.file.as_fd()) {
         Ok(()) => {
             let spans = scratch
                 .map_and_watch(group)
                 .map_err(|source| Error::Scratch { dir: scratch.dir.to_owned(), source })?;
             if let Some(ranges) = judge_mapping(&spans) {
-                return Ok(Mode::PreContent { ranges });
+                return Ok(Some(Mode::PreContent { ranges }));
             }
-            tracing::warn!("the kernel takes FAN_PRE_ACCESS but mmap passes it by: holding at open instead");
+            tracing::warn!("the kernel takes FAN_PRE_ACCESS but mmap passes it by");
         }
         Err(error) => tracing::debug!(%error, "no FAN_PRE_ACCESS here"),
     }
-    match new_group()?.mark(Mark::Open, scratch.file.as_fd()) {
-        Ok(()) => Ok(Mode::Open),
-        Err(source) => Err(Error::FileSystem { dir: dir.to_owned(), source }),
-    }
+    Ok(None)
 }
 
-/// A group, or what is missing for one. Called by the agent where no keeper has one to go on with.
-pub fn new_group() -> Result<Group, Error> {
-    Group::new().map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+/// A group for this mode, or what is missing for one. Called by the agent where no keeper has one to go on with.
+pub fn new_group(mode: Mode) -> Result<Group, Error> {
+    let names = if mode == Mode::Stop { Names::Threads } else { Names::Processes };
+    Group::new(names).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPERM) => Error::NotPrivileged,
         Some(Errno::ENOSYS | Errno::EINVAL) => Error::NotInKernel(error),
         _ => Error::Group(error),

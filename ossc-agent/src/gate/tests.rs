@@ -5,6 +5,7 @@ mod scene;
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +13,7 @@ use std::thread;
 use nix::errno::Errno;
 
 use self::scene::{Asked, BLOCK, BLOCKS, DISK, MEMORY, PATIENCE, SIZE, Scene, bytes_of, whole};
-use super::{Guarded, Mode, Ranges, probe};
+use super::{Found, Guarded, Mode, Ranges, probe};
 use crate::base::{AccessKind, ByteRange};
 
 const EXACT: Mode = Mode::PreContent { ranges: Ranges::Exact };
@@ -25,10 +26,11 @@ fn page(offset: u64) -> ByteRange {
 #[test]
 fn the_mode_fits_the_file_system() {
     for (root, modes) in
-        [(DISK, vec![EXACT, Mode::PreContent { ranges: Ranges::WholeFile }]), (MEMORY, vec![Mode::Open])]
+        [(DISK, vec![EXACT, Mode::PreContent { ranges: Ranges::WholeFile }]), (MEMORY, vec![Mode::Stop])]
     {
         let dir = tempfile::tempdir_in(root).unwrap();
-        let mode = probe(dir.path()).unwrap();
+        let Found { mode, stopper } = probe(dir.path()).unwrap();
+        assert!(stopper.is_some(), "growing mappings are held everywhere");
         assert!(modes.contains(&mode), "{root}: {mode}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left in {root}");
     }
@@ -112,7 +114,7 @@ fn where_ranges_are_not_trusted_every_read_means_the_whole_file() {
 
 #[test]
 fn open_waits_for_the_whole_file_where_reads_cannot() {
-    let scene = Scene::on(MEMORY);
+    let scene = Scene::with(MEMORY, Mode::Open, 1000);
     let reader = scene.dd(page(8192));
     let demand = scene.asked();
     assert_eq!(demand.range, whole());
@@ -121,7 +123,7 @@ fn open_waits_for_the_whole_file_where_reads_cannot() {
     scene.serve(demand);
     assert_eq!(reader.printed(), bytes_of(page(8192)));
 
-    let scene = Scene::on(MEMORY);
+    let scene = Scene::with(MEMORY, Mode::Open, 1000);
     let reader = scene.dd(page(8192));
     scene.asked().reply.answer(Err(Errno::EIO));
     reader.fails_with(EIO);
@@ -292,6 +294,26 @@ fn a_file_given_up_fails_for_everyone() {
     scene.dd(page(BLOCK)).fails_with(EIO);
 }
 
+/// Bytes that come between the copy and the agent's look at it leave zeros that nobody could tell from the file's, so
+/// whoever asks for such copies of a file that is not complete is killed, whatever is there.
+#[test]
+fn who_may_have_copied_holes_is_killed_and_who_copied_nothing_is_not() {
+    for (flags, ends) in [("|mmap.MAP_POPULATE", true), ("|0x2000", true), ("", false)] {
+        let scene = Scene::on(MEMORY);
+        scene.file.fill(whole());
+        let map = format!(
+            "import mmap,os,sys; f=os.open(sys.argv[1],os.O_RDONLY); sys.stdout.buffer.write(\
+             mmap.mmap(f,65536,mmap.MAP_PRIVATE{flags},mmap.PROT_READ|mmap.PROT_WRITE)[:])"
+        );
+        let end = scene.shell(&format!("exec python3 -c '{map}' \"$1\"")).end();
+        if ends {
+            assert_eq!((end.status.signal(), end.stdout), (Some(9), Vec::new()), "{flags}");
+        } else {
+            assert_eq!(end.stdout, bytes_of(ByteRange::new(0, 65_536)));
+        }
+    }
+}
+
 #[test]
 fn stop_answers_everyone_and_lets_no_hole_through() {
     let scene = Scene::on(DISK);
@@ -321,7 +343,7 @@ fn own_accesses_are_never_held() {
         thread::spawn(move || done.send(fs::read(path)));
         let bytes = read.recv_timeout(PATIENCE).expect("the read ends").unwrap();
         assert_eq!(bytes.len() as u64, SIZE);
-        assert_eq!(scene.gate.snapshot().accesses, 0);
+        assert_eq!(scene.gate.snapshot().accesses, 0, "{root}");
         assert!(scene.demands.try_recv().is_err());
     }
 }

@@ -14,9 +14,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,17 +31,25 @@ use super::demand::{Demand, Guarded};
 use super::held::Held;
 use super::mailbox::Message;
 use super::mode::Mode;
+use super::stops::{self, Stops};
 use crate::base::{Access, AccessKind, ByteRange};
 use crate::keeper::{Pending, Wanted};
 use crate::store::Inode;
-use crate::sys::fanotify::{BATCH, Buffer, Event, Malformed};
+use crate::sys::fanotify::{BATCH, Buffer, Event, Malformed, Span};
 use crate::sys::process::monotonic_ns;
+use crate::sys::reader;
 
 /// How long the thread looks for more after an event before it sleeps. Being woken is the larger part of what
 /// an event costs, and a reader that goes through ready bytes is back within this time: 20 instead of 51
 /// us a read, one reader, 4 KiB each, on a virtual machine with two processors. It yields meanwhile, so
 /// that it takes nothing from threads that have work.
 const LINGER: Duration = Duration::from_micros(20);
+
+/// How long the thread looks, after it was told of a process that is to stop, whether it has: on an idle machine that
+/// takes some 20 us, and the next look without this would be a millisecond later.
+const SETTLE: Duration = Duration::from_micros(200);
+
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// What is known of an inode.
 enum Watched {
@@ -66,6 +74,7 @@ pub(super) struct Watcher<D, O> {
     messages: Receiver<Message>,
     files: HashMap<Inode, Watched>,
     held: Held<D>,
+    stops: Stops<D>,
     /// Every marked file is known.
     begun: bool,
     /// The agent fetches no more.
@@ -76,6 +85,12 @@ pub(super) struct Watcher<D, O> {
     leaving: Option<Sender<()>>,
     /// The thread listens to the kernel no more.
     deaf: bool,
+    /// There may be news of stopped processes.
+    rung: bool,
+    /// When there last was.
+    rang: Instant,
+    /// Readable when there is; a duplicate, so that the programs' maps need not be locked to wait for it.
+    doorbell: Option<OwnedFd>,
     /// Our own thread group, whose events pass: a wait of ours for ourselves would never end.
     own_pid: u32,
 }
@@ -89,8 +104,20 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
         observer: O,
         messages: Receiver<Message>,
     ) -> Self {
+        let demand = Arc::new(demand);
+        let doorbell = shared.stopper.as_ref().and_then(|stopper| {
+            let stopper = stopper.lock().unwrap_or_else(PoisonError::into_inner);
+            stopper
+                .doorbell()
+                .try_clone_to_owned()
+                .inspect_err(
+                    |error| tracing::error!(%error, "stopped processes are looked for without being told"),
+                )
+                .ok()
+        });
         Self {
-            held: Held::new(Arc::clone(&shared), demand),
+            held: Held::new(Arc::clone(&shared), Arc::clone(&demand)),
+            stops: Stops::new(Arc::clone(&shared), demand),
             shared,
             mode,
             capacity,
@@ -102,6 +129,9 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
             quitting: false,
             leaving: None,
             deaf: false,
+            rung: false,
+            rang: Instant::now(),
+            doorbell,
             own_pid: std::process::id(),
         }
     }
@@ -115,10 +145,18 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
             if self.leaving.is_some() {
                 return;
             }
+            self.rung |= self.stops.look_again_at().is_some_and(|at| at <= Instant::now());
+            if self.begun && self.rung {
+                self.rung = false;
+                self.stops.look(&self.observer);
+            }
             if self.take_events(&mut buffer) {
                 last_event = Instant::now();
-            } else if self.quitting {
+            } else if self.quitting && !self.stops.is_busy() {
                 return;
+            } else if self.rang.elapsed() < SETTLE && self.stops.is_busy() {
+                // A process that is on its way to its stop is most likely about to arrive.
+                thread::yield_now();
             } else if last_event.elapsed() < LINGER {
                 thread::yield_now();
             } else if let Err(error) = self.wait() {
@@ -129,20 +167,40 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
     }
 
     /// Sleeps until there is mail, or an event that may be taken.
-    fn wait(&self) -> Result<(), Errno> {
-        let mut fds = [
-            PollFd::new(self.shared.mailbox.wake_fd(), PollFlags::POLLIN),
-            PollFd::new(self.shared.group.as_fd(), PollFlags::POLLIN),
-        ];
-        let fds = if self.room() > 0 { &mut fds[..] } else { &mut fds[..1] };
-        match poll(fds, PollTimeout::NONE) {
+    fn wait(&mut self) -> Result<(), Errno> {
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![readable(self.shared.mailbox.wake_fd())];
+        if self.room() > 0 {
+            fds.push(readable(self.shared.group.as_fd()));
+        }
+        let doorbell = self.doorbell.as_ref().filter(|_| self.begun).map(|fd| readable(fd.as_fd()));
+        let listening = doorbell.is_some();
+        fds.extend(doorbell);
+        // In whole milliseconds, rounded up.
+        let left = |at: Instant| at.saturating_duration_since(Instant::now()) + MILLISECOND;
+        let timeout = self.stops.look_again_at().and_then(|at| PollTimeout::try_from(left(at)).ok());
+        let timeout = timeout.unwrap_or(PollTimeout::NONE);
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOMEM) => {}
             Err(errno) => return Err(errno),
         }
+        let rung = listening && fds.last().is_some_and(|fd| fd.any().unwrap_or(false));
         if fds[0].any().unwrap_or(false) {
             self.shared.mailbox.quiet();
         }
+        if rung {
+            self.rang = Instant::now();
+        }
+        self.rung |= rung;
         Ok(())
+    }
+
+    /// Whether an event is of this process, which must never wait for itself.
+    fn is_own(&self, event: &Event) -> bool {
+        match self.mode {
+            Mode::Stop => reader::is_own_thread(event.pid),
+            _ => event.pid == self.own_pid,
+        }
     }
 
     /// How many events may be taken now.
@@ -155,28 +213,42 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
             && let Ok(message) = self.messages.try_recv()
         {
             match message {
-                Message::Watch(file) => {
+                Message::Watch(file, inode) => {
+                    if let Some(inode) = inode {
+                        self.stops.watch(inode, Arc::clone(&file));
+                    }
                     self.files.insert(file.inode(), Watched::Guarded { file, told: false });
                 }
                 Message::Begin(pending) => {
                     self.begun = true;
+                    self.rung = true;
+                    self.stops.take_over();
                     pending.into_iter().for_each(|pending| self.take_over(pending));
                 }
                 Message::Release(inode) => {
                     self.files.insert(inode, Watched::Released);
                     self.held.complete(inode);
+                    self.stops.release(inode);
                 }
                 Message::Fail(inode, errno) => {
                     self.files.insert(inode, Watched::Failed(errno));
                     self.held.fail(inode, errno);
+                    self.stops.fail(inode, errno);
                 }
-                Message::Done { ticket, outcome } => self.held.finish(ticket, outcome),
+                Message::Done { ticket, outcome } if ticket < stops::FIRST_TICKET => {
+                    self.held.finish(ticket, outcome);
+                }
+                Message::Done { ticket, outcome } => self.stops.finish(ticket, outcome),
                 Message::Stop(answered) => {
                     self.stopping = true;
                     self.held.settle();
+                    self.stops.stop();
                     drop(answered);
                 }
-                Message::Spare => self.held.spare(),
+                Message::Spare => {
+                    self.held.spare();
+                    self.stops.spare();
+                }
                 Message::Leave(left) => self.leaving = Some(left),
                 Message::Quit => self.quitting = true,
             }
@@ -275,8 +347,8 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
     }
 
     /// Judges one event.
-    fn admit(&mut self, event: Event) {
-        if event.pid == self.own_pid {
+    fn admit(&mut self, mut event: Event) {
+        if self.is_own(&event) {
             return self.held.answer(&event, Ok(()));
         }
         self.shared.counters.access();
@@ -293,6 +365,10 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
         }
         match self.files.get_mut(&inode) {
             Some(Watched::Guarded { file, told }) => {
+                if self.mode == Mode::Stop {
+                    let call = self.stops.span(event.pid, inode);
+                    name(&mut event, call);
+                }
                 let range = wanted(self.mode, event.span, file.layout());
                 (self.observer)(access(self.mode, &event, &**file, range));
                 match judge(range, |range| file.covers(range), self.stopping) {
@@ -314,11 +390,22 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
     }
 }
 
+/// Adds to an event of a group that names threads what the programs know of the call that the thread is in: its
+/// range and its process.
+fn name(event: &mut Event, call: Option<(u32, Span)>) {
+    event.span = call.map(|(_, span)| span);
+    event.pid = match call {
+        Some((pid, _)) => pid,
+        // A reader of a kind whose range is not known; a thread that has just been killed has no process any more.
+        None => reader::process_of(event.pid).unwrap_or(event.pid),
+    };
+}
+
 /// The event as observers see it. The kernel names the process but not its thread, and does not tell a
 /// mapping from a read.
 fn access(mode: Mode, event: &Event, file: &dyn Guarded, range: ByteRange) -> Access {
     let kind = match mode {
-        Mode::PreContent { .. } => AccessKind::Read,
+        Mode::PreContent { .. } | Mode::Stop => AccessKind::Read,
         Mode::Open => AccessKind::Open,
     };
     Access { file: file.id(), range, kind, pid: event.pid, tid: event.pid, at_ns: monotonic_ns() }

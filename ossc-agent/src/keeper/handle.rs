@@ -35,6 +35,23 @@ pub struct Settings {
     pub arguments: Vec<OsString>,
 }
 
+/// Duplicates of what holds readers.
+#[derive(Debug)]
+pub struct Guards {
+    group: OwnedFd,
+    record: OwnedFd,
+    stops: Vec<OwnedFd>,
+}
+
+impl Guards {
+    /// Of the group, the record, and the descriptors of the stop gate's programs.
+    pub fn new(group: impl AsFd, record: impl AsFd, stops: &[BorrowedFd<'_>]) -> Result<Self, Error> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::Start);
+        let stops = stops.iter().map(|fd| own(*fd)).collect::<Result<_, _>>()?;
+        Ok(Self { group: own(group.as_fd())?, record: own(record.as_fd())?, stops })
+    }
+}
+
 /// A living keeper.
 #[derive(Debug)]
 pub struct Keeper {
@@ -42,6 +59,8 @@ pub struct Keeper {
     socket: OwnedFd,
     group: OwnedFd,
     record: OwnedFd,
+    /// What keeps the stop gate's programs at work.
+    stops: Vec<OwnedFd>,
     /// Files of an earlier agent that this one does not fill.
     strays: Vec<(Inode, OwnedFd)>,
     /// Not ours when it was taken over.
@@ -53,25 +72,23 @@ impl Keeper {
     /// them.
     pub fn start(
         settings: Settings,
-        (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+        guards: Guards,
         files: &[BorrowedFd<'_>],
         strays: Vec<(Inode, OwnedFd)>,
     ) -> Result<Self, Error> {
         let (socket, child) = spawn(&settings)?;
-        Self::meet(settings, (socket, Some(child)), (group, record), files, strays)
+        Self::meet(settings, (socket, Some(child)), guards, files, strays)
     }
 
     /// Gives everything to a new keeper at the other end of this socket.
     pub(super) fn meet(
         settings: Settings,
         (socket, child): (OwnedFd, Option<Child>),
-        (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+        Guards { group, record, stops }: Guards,
         files: &[BorrowedFd<'_>],
         strays: Vec<(Inode, OwnedFd)>,
     ) -> Result<Self, Error> {
-        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::Start);
-        let (group, record) = (own(group)?, own(record)?);
-        let keeper = Self { settings, socket, group, record, strays, child };
+        let keeper = Self { settings, socket, group, record, stops, strays, child };
         keeper.introduce(files)?;
         Ok(keeper)
     }
@@ -81,12 +98,11 @@ impl Keeper {
     pub fn adopt(
         settings: Settings,
         socket: OwnedFd,
-        (group, record): (BorrowedFd<'_>, BorrowedFd<'_>),
+        Guards { group, record, stops }: Guards,
         files: &[BorrowedFd<'_>],
         strays: Vec<(Inode, OwnedFd)>,
     ) -> Result<Self, Error> {
-        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::Start);
-        let keeper = Self { group: own(group)?, record: own(record)?, settings, socket, strays, child: None };
+        let keeper = Self { group, record, stops, settings, socket, strays, child: None };
         let adopt = Message::Adopt(keeper.settings.deadline);
         keeper.say(adopt, &[])?;
         keeper.hand_over(files)?;
@@ -120,6 +136,17 @@ impl Keeper {
         if let Err(error) = wire::send(self.socket.as_fd(), Message::Release(inode), &[], false) {
             // It then takes the file for one that is not complete, which is the safe side.
             tracing::debug!(%error, "the keeper was not told of a complete file");
+        }
+    }
+
+    /// The programs that stop processes are not needed any more: every file is complete and nobody is stopped. Never
+    /// blocks.
+    pub fn release_stops(&mut self) {
+        if std::mem::take(&mut self.stops).is_empty() {
+            return;
+        }
+        if let Err(error) = wire::send(self.socket.as_fd(), Message::Stops, &[], false) {
+            tracing::debug!(%error, "the keeper keeps programs attached that stop nobody");
         }
     }
 
@@ -169,6 +196,10 @@ impl Keeper {
         let model_dir = &self.settings.model_dir;
         let talk = |what| Error::talk(what, model_dir);
         rights::set_patience(self.socket.as_fd(), PATIENCE).map_err(talk("set up the connection to"))?;
+        if !self.stops.is_empty() {
+            let stops: Vec<_> = self.stops.iter().map(AsFd::as_fd).collect();
+            self.say(Message::Stops, &stops)?;
+        }
         let files: Vec<_> =
             self.strays.iter().map(|(_, fd)| fd.as_fd()).chain(files.iter().copied()).collect();
         wire::send_all(self.socket.as_fd(), Message::Hold, &files).map_err(talk("speak to"))?;

@@ -31,6 +31,8 @@ pub struct Inherited {
     pub group: Group,
     /// The record, which goes on.
     pub record: Record,
+    /// What keeps the stop gate's programs at work; empty when it had none.
+    pub stops: Vec<OwnedFd>,
     /// Data files that were not complete.
     pub files: Vec<(Inode, OwnedFd)>,
     /// Readers that wait for an answer.
@@ -44,6 +46,8 @@ pub struct Passed {
     pub group: OwnedFd,
     /// The record of events that have no answer.
     pub record: OwnedFd,
+    /// What keeps the stop gate's programs at work; empty when there is none.
+    pub stops: Vec<OwnedFd>,
     /// Data files that were not complete.
     pub files: Vec<OwnedFd>,
 }
@@ -59,6 +63,7 @@ impl Passed {
         Ok(Self {
             group: moved(self.group)?,
             record: moved(self.record)?,
+            stops: self.stops.into_iter().map(moved).collect::<io::Result<_>>()?,
             files: self.files.into_iter().map(moved).collect::<io::Result<_>>()?,
         })
     }
@@ -75,7 +80,8 @@ impl Passed {
         for fd in self.files {
             files.push((inode_of(&fd).map_err(talk("examine the files of"))?, fd));
         }
-        Ok(Inherited { socket: None, group: Group::inherited(self.group), record, files, pending })
+        let (group, stops) = (Group::inherited(self.group), self.stops);
+        Ok(Inherited { socket: None, group, record, stops, files, pending })
     }
 }
 
@@ -112,7 +118,7 @@ pub fn ask(model_dir: &Path, passed: Option<Passed>) -> Result<Option<Inherited>
     let (socket, record) = (moved(socket)?, moved(record)?);
     let pending = occupy_all(&record, unanswered);
     let record = Record::open(record).map_err(|_| unexpected())?;
-    let mut files = Vec::new();
+    let (mut files, mut stops) = (Vec::new(), Vec::new());
     loop {
         match next(&socket)? {
             Received::Message(Message::Files, fds) => {
@@ -120,10 +126,11 @@ pub fn ask(model_dir: &Path, passed: Option<Passed>) -> Result<Option<Inherited>
                     files.push((inode_of(&fd).map_err(talk("examine the files of"))?, fd));
                 }
             }
+            Received::Message(Message::Stops, fds) => stops = fds,
             Received::Message(Message::Group, mut fds) => {
                 let group = Group::inherited(fds.pop().ok_or_else(unexpected)?);
                 let socket = Some(socket);
-                return Ok(Some(Inherited { socket, group, record, files, pending }));
+                return Ok(Some(Inherited { socket, group, record, stops, files, pending }));
             }
             _ => return Err(unexpected()),
         }

@@ -6,6 +6,7 @@
 
 mod ending;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -76,12 +77,14 @@ pub(super) fn serve(config: &Config, agent: OwnedFd) -> io::Result<()> {
                 group: Group::inherited(group),
                 record,
                 listener,
+                stops: Vec::new(),
                 files: Files::default(),
                 deadline,
                 left: false,
                 phase: Phase::Guarding(agent),
                 successor: None,
                 buffer: Buffer::new(),
+                told: HashSet::new(),
             };
             keeper.run();
             Ok(())
@@ -109,6 +112,8 @@ struct Process {
     group: Group,
     record: OwnedFd,
     listener: OwnedFd,
+    /// What keeps the stop gate's programs at work, in the order in which it came.
+    stops: Vec<OwnedFd>,
     files: Files,
     deadline: Duration,
     /// The agent has said that another one should come within the deadline.
@@ -117,6 +122,8 @@ struct Process {
     /// An agent that has taken copies of everything and has not said yet that it is the agent.
     successor: Option<OwnedFd>,
     buffer: Buffer,
+    /// What the log was told of processes that are stopped.
+    told: HashSet<(u32, String)>,
 }
 
 /// What the poll found.
@@ -197,6 +204,7 @@ impl Process {
     fn obey(&mut self, message: Message, fds: Vec<OwnedFd>) {
         match message {
             Message::Hold => fds.into_iter().for_each(|fd| self.files.add(fd)),
+            Message::Stops => self.stops = fds,
             Message::Release(inode) => self.files.release(inode),
             Message::Sync => {
                 if let Phase::Guarding(agent) = &self.phase {
@@ -214,6 +222,8 @@ impl Process {
 
     fn agent_died(&mut self) {
         if self.files.is_empty() {
+            // Whom the agent had not let go yet: nothing is gated any more.
+            self.end_stopped();
             self.phase = Phase::Done;
             return;
         }
@@ -253,6 +263,10 @@ impl Process {
         rights::set_patience(socket, PATIENCE)?;
         wire::send(socket, Message::Record, &[self.record.as_fd()], true)?;
         wire::send_all(socket, Message::Files, &self.files.descriptors())?;
+        if !self.stops.is_empty() {
+            let stops: Vec<_> = self.stops.iter().map(AsFd::as_fd).collect();
+            wire::send(socket, Message::Stops, &stops, true)?;
+        }
         wire::send(socket, Message::Group, &[self.group.as_fd()], true)
     }
 
@@ -282,6 +296,7 @@ impl Process {
             Phase::Waiting { until } if Instant::now() >= until => self.give_up(),
             Phase::Denying { .. } => {
                 self.deny_events();
+                self.end_stopped();
                 self.end_if_unused();
             }
             _ => {}

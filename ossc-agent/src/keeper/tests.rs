@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 
 use super::process::{Config, serve};
-use super::{Error, Inherited, Keeper, Passed, Pending, Record, Settings, Wanted, ask, place};
+use super::{Error, Guards, Inherited, Keeper, Passed, Pending, Record, Settings, Wanted, ask, place};
 use crate::base::ByteRange;
 use crate::store::{Inode, STATE_DIR};
-use crate::sys::fanotify::{Buffer, Group, Mark};
+use crate::sys::fanotify::{Buffer, Group, Mark, Names};
 use crate::sys::rights;
 
 /// Long enough that no test meets it.
@@ -42,13 +42,13 @@ impl Scene {
         file.set_len(8192).unwrap();
         let stat = nix::sys::stat::fstat(&file).unwrap();
         let inode = Inode { dev: stat.st_dev, ino: stat.st_ino };
-        let (group, record) = (Group::new().unwrap(), Record::create().unwrap());
+        let (group, record) = (Group::new(Names::Processes).unwrap(), Record::create().unwrap());
         let (ours, theirs) = rights::pair().unwrap();
         let config = Config { model_dir: dir.path().to_owned() };
         let keeper = thread::spawn(move || serve(&config, theirs).unwrap());
-        let fds = (group.as_fd(), record.as_fd());
-        let agent =
-            Keeper::meet(settings(&dir, deadline), (ours, None), fds, &[file.as_fd()], Vec::new()).unwrap();
+        let guards = Guards::new(&group, &record, &[]).unwrap();
+        let files = [file.as_fd()];
+        let agent = Keeper::meet(settings(&dir, deadline), (ours, None), guards, &files, Vec::new()).unwrap();
         group.mark(Mark::PreAccess, file.as_fd()).unwrap();
         Self { dir, file, inode, group, record, keeper, agent }
     }
@@ -86,7 +86,7 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     let (dir, keeper) = die(scene);
     drop(ask(dir.path(), None).unwrap().expect("an agent that fails before it adopts the keeper"));
 
-    let Inherited { socket, group, record, files, pending } =
+    let Inherited { socket, group, record, files, pending, stops } =
         ask(dir.path(), None).unwrap().expect("a keeper");
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &pending[..] else {
         panic!("{pending:?}");
@@ -94,9 +94,10 @@ fn the_next_agent_gets_everything_and_the_keeper_goes_on() {
     assert_eq!(*found, wanted);
     let [(held, file)] = &files[..] else { panic!("{files:?}") };
     assert_eq!(*held, inode);
-    let fds = (group.as_fd(), record.as_fd());
-    let next =
-        Keeper::adopt(settings(&dir, LONG), socket.unwrap(), fds, &[file.as_fd()], Vec::new()).unwrap();
+    assert!(stops.is_empty());
+    let guards = Guards::new(&group, &record, &[]).unwrap();
+    let file = file.as_fd();
+    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
     assert!(ask(dir.path(), None).unwrap().is_none(), "its agent lives again");
     next.release(inode);
     next.say_goodbye(true);
@@ -148,26 +149,31 @@ fn a_keeper_whose_agent_has_completed_everything_ends_with_it() {
     keeper.join().unwrap();
 }
 
-/// A message of version 2, of this kind.
-fn newer(kind: u64) -> Vec<u8> {
-    [0x6f73_7363_6b65_6572, kind, 0, 0].map(u64::to_ne_bytes).concat()
+/// A message of this version and kind.
+fn message(version: u64, kind: u64) -> Vec<u8> {
+    [0x6f73_7363_6b65_6570 + version, kind, 0, 0].map(u64::to_ne_bytes).concat()
 }
+/// The one before ours, and the one after.
+const OTHERS: [u64; 2] = [1, 3];
 
 #[test]
 fn an_agent_names_the_version_of_a_keeper_it_does_not_understand() {
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    DirBuilder::new().mode(0o700).create(dir.path().join(STATE_DIR)).unwrap();
-    let listener = place::listen(dir.path()).unwrap();
-    let keeper = thread::spawn(move || {
-        let agent = rights::accept(listener.as_fd()).unwrap();
-        rights::send(agent.as_fd(), &newer(8), &[], true).unwrap();
-        // The agent closes without a word, and so changes nothing.
-        assert_eq!(rights::receive(agent.as_fd(), &mut [0; 64]).unwrap().0, 0);
-    });
-    let error = ask(dir.path(), None).unwrap_err();
-    let Error::Version { theirs: 2, ours: 1, .. } = error else { panic!("{error:?}") };
-    assert!(error.to_string().contains("start that version again"), "{error}");
-    keeper.join().unwrap();
+    for other in OTHERS {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        DirBuilder::new().mode(0o700).create(dir.path().join(STATE_DIR)).unwrap();
+        let listener = place::listen(dir.path()).unwrap();
+        let keeper = thread::spawn(move || {
+            let agent = rights::accept(listener.as_fd()).unwrap();
+            rights::send(agent.as_fd(), &message(other, 8), &[], true).unwrap();
+            // The agent closes without a word, and so changes nothing.
+            assert_eq!(rights::receive(agent.as_fd(), &mut [0; 64]).unwrap().0, 0);
+        });
+        let error = ask(dir.path(), None).unwrap_err();
+        let Error::Version { theirs, ours: 2, .. } = error else { panic!("{error:?}") };
+        assert_eq!(theirs, other);
+        assert!(error.to_string().contains("start that version again"), "{error}");
+        keeper.join().unwrap();
+    }
 }
 
 #[test]
@@ -175,20 +181,28 @@ fn a_keeper_waits_on_after_an_agent_that_it_does_not_understand() {
     let scene = Scene::new(LONG);
     scene.record.hold(7000, 11, Wanted::File(scene.inode, ByteRange::new(0, 4)));
     // A kind of message that a later agent may have is passed over.
-    rights::send(scene.agent.socket(), &newer(1), &[], true).unwrap();
+    rights::send(scene.agent.socket(), &message(3, 1), &[], true).unwrap();
     let (dir, keeper) = die(scene);
-    let successor = place::connect(dir.path()).unwrap().unwrap();
-    rights::send(successor.as_fd(), &newer(6), &[], true).unwrap();
-    let Inherited { socket, group, record, files, pending } = loop {
+    for other in OTHERS {
+        let successor = loop {
+            // Refused while the other one is there.
+            let successor = place::connect(dir.path()).unwrap().unwrap();
+            if rights::receive(successor.as_fd(), &mut [0; 64]).unwrap().0 > 0 {
+                break successor;
+            }
+        };
+        rights::send(successor.as_fd(), &message(other, 6), &[], true).unwrap();
+    }
+    let Inherited { socket, group, record, files, pending, .. } = loop {
         // Refused while the other one is there.
         if let Some(inherited) = ask(dir.path(), None).unwrap() {
             break inherited;
         }
     };
     assert_eq!(pending.len(), 1);
-    let fds = (group.as_fd(), record.as_fd());
+    let guards = Guards::new(&group, &record, &[]).unwrap();
     let file = files[0].1.as_fd();
-    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), fds, &[file], Vec::new()).unwrap();
+    let next = Keeper::adopt(settings(&dir, LONG), socket.unwrap(), guards, &[file], Vec::new()).unwrap();
     next.release(files[0].0);
     next.say_goodbye(true);
     keeper.join().unwrap();
@@ -214,7 +228,8 @@ fn copies_of_a_service_manager_stand_in_for_a_keeper() {
     let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
     let passed = || {
         let files = vec![own(scene.file.as_fd())];
-        Passed { group: own(scene.group.as_fd()), record: own(scene.record.as_fd()), files }
+        let (group, record) = (own(scene.group.as_fd()), own(scene.record.as_fd()));
+        Passed { group, record, stops: vec![own(scene.file.as_fd())], files }
     };
     let with_keeper = passed().out_of_the_way().unwrap();
     let alone = passed().out_of_the_way().unwrap();
@@ -224,6 +239,7 @@ fn copies_of_a_service_manager_stand_in_for_a_keeper() {
     place::forget(scene.dir.path()).unwrap();
     let inherited = ask(scene.dir.path(), Some(alone)).unwrap().expect("what was passed");
     assert!(inherited.socket.is_none());
+    assert_eq!(inherited.stops.len(), 1);
     let [Pending { number: 7000, pid: 11, wanted: found, place: Some(_) }] = &inherited.pending[..] else {
         panic!("{:?}", inherited.pending);
     };

@@ -2,10 +2,10 @@
 //! this program at one version or two, so a message of another version or shape is refused, never guessed.
 //!
 //! ```text
-//! agent   Start{deadline}[group, record, listener]  Hold[files]…  Sync      a new keeper
+//! agent   Start{deadline}[group, record, listener]  Stops[programs]  Hold[files]…  Sync      a new keeper
 //! keeper                                                         Ready
-//! keeper  Record[record]  Files[files]…  Group[group]                       to an agent that connects
-//! agent   Adopt{deadline}  Hold[files]…  Sync                                it takes over
+//! keeper  Record[record]  Files[files]…  Stops[programs]  Group[group]      to an agent that connects
+//! agent   Adopt{deadline}  Stops[programs]  Hold[files]…  Sync               it takes over
 //! keeper                                Ready
 //! agent   Release{dev, ino}                                                  a file is complete
 //! agent   Leave{deadline}                                                    a restart is expected
@@ -20,7 +20,7 @@ use crate::store::Inode;
 use crate::sys::rights;
 
 /// Raised when messages or the record change their meaning. New messages that an older end may pass over need not.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 /// Tells a message of ours from anything else: `ossckeep` in ASCII, with the version added.
 const MAGIC: u64 = NAME + VERSION;
 const NAME: u64 = 0x6f73_7363_6b65_6570;
@@ -54,6 +54,8 @@ pub(super) enum Message {
     Files,
     /// The group; nothing follows.
     Group,
+    /// What keeps the stop gate's programs at work, where there are any.
+    Stops,
 }
 
 impl Message {
@@ -70,6 +72,7 @@ impl Message {
             Self::Files => (9, 0, 0),
             Self::Group => (10, 0, 0),
             Self::Leave(deadline) => (11, deadline.as_secs(), 0),
+            Self::Stops => (12, 0, 0),
         };
         let mut bytes = [0; LENGTH];
         for (place, number) in bytes.as_chunks_mut().0.iter_mut().zip([MAGIC, kind, a, b]) {
@@ -96,6 +99,7 @@ impl Message {
             9 => Self::Files,
             10 => Self::Group,
             11 => Self::Leave(deadline(a)),
+            12 => Self::Stops,
             _ => return None,
         })
     }
@@ -192,38 +196,40 @@ mod tests {
             Message::Files,
             Message::Group,
             Message::Leave(second),
+            Message::Stops,
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
     }
 
-    /// What version 1 writes, on machines of this byte order: an agent and a keeper may be of different builds, so
+    /// What version 2 writes, on machines of this byte order: an agent and a keeper may be of different builds, so
     /// whoever changes these bytes raises the version.
     #[test]
-    fn messages_of_version_1_stay_as_they_are() {
+    fn messages_of_version_2_stay_as_they_are() {
         let words = |words: [u64; 4]| words.map(u64::to_ne_bytes).concat();
         for (message, recorded) in [
-            (Message::Start(Duration::from_secs(120)), [0x6f73_7363_6b65_6571, 1, 120, 0]),
-            (Message::Hold, [0x6f73_7363_6b65_6571, 2, 0, 0]),
-            (Message::Release(Inode { dev: 5, ino: 6 }), [0x6f73_7363_6b65_6571, 3, 5, 6]),
-            (Message::Sync, [0x6f73_7363_6b65_6571, 4, 0, 0]),
-            (Message::Goodbye, [0x6f73_7363_6b65_6571, 5, 0, 0]),
-            (Message::Adopt(Duration::from_secs(7)), [0x6f73_7363_6b65_6571, 6, 7, 0]),
-            (Message::Ready, [0x6f73_7363_6b65_6571, 7, 0, 0]),
-            (Message::Record, [0x6f73_7363_6b65_6571, 8, 0, 0]),
-            (Message::Files, [0x6f73_7363_6b65_6571, 9, 0, 0]),
-            (Message::Group, [0x6f73_7363_6b65_6571, 10, 0, 0]),
-            (Message::Leave(Duration::from_secs(30)), [0x6f73_7363_6b65_6571, 11, 30, 0]),
+            (Message::Start(Duration::from_secs(120)), [0x6f73_7363_6b65_6572, 1, 120, 0]),
+            (Message::Hold, [0x6f73_7363_6b65_6572, 2, 0, 0]),
+            (Message::Release(Inode { dev: 5, ino: 6 }), [0x6f73_7363_6b65_6572, 3, 5, 6]),
+            (Message::Sync, [0x6f73_7363_6b65_6572, 4, 0, 0]),
+            (Message::Goodbye, [0x6f73_7363_6b65_6572, 5, 0, 0]),
+            (Message::Adopt(Duration::from_secs(7)), [0x6f73_7363_6b65_6572, 6, 7, 0]),
+            (Message::Ready, [0x6f73_7363_6b65_6572, 7, 0, 0]),
+            (Message::Record, [0x6f73_7363_6b65_6572, 8, 0, 0]),
+            (Message::Files, [0x6f73_7363_6b65_6572, 9, 0, 0]),
+            (Message::Group, [0x6f73_7363_6b65_6572, 10, 0, 0]),
+            (Message::Leave(Duration::from_secs(30)), [0x6f73_7363_6b65_6572, 11, 30, 0]),
+            (Message::Stops, [0x6f73_7363_6b65_6572, 12, 0, 0]),
         ] {
             assert_eq!(message.encode().to_vec(), words(recorded), "{message:?}");
         }
-        assert_eq!(version(Some(&0x6f73_7363_6b65_6572_u64.to_ne_bytes())), Some(2));
+        assert_eq!(version(Some(&0x6f73_7363_6b65_6571_u64.to_ne_bytes())), Some(1));
         assert_eq!(version(Some(&[0; 8])), None);
     }
 
     proptest! {
         #[test]
-        fn other_bytes_are_refused(bytes: [u8; LENGTH], kind in 12u64..) {
+        fn other_bytes_are_refused(bytes: [u8; LENGTH], kind in 13u64..) {
             prop_assert_eq!(Message::decode(&bytes), None);
             let mut unknown = Message::Hold.encode();
             unknown[8..16].copy_from_slice(&kind.to_ne_bytes());

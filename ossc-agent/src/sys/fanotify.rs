@@ -41,14 +41,26 @@ pub const BATCH_BYTES: usize = BATCH * RANGE_RECORD_LEN;
 pub enum Mark {
     /// Each access to content before it happens, with its range (`FAN_PRE_ACCESS`).
     PreAccess,
+    /// Each read, without its range, and each execution (`FAN_ACCESS_PERM`, `FAN_OPEN_EXEC_PERM`); mappings pass.
+    Access,
     /// Each open(2) (`FAN_OPEN_PERM`).
     Open,
+}
+
+/// Whom an event names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// The reader's process.
+    Processes,
+    /// The reader's thread (`FAN_REPORT_TID`, Linux 4.20).
+    Threads,
 }
 
 impl Mark {
     fn mask(self) -> u64 {
         match self {
             Self::PreAccess => FAN_PRE_ACCESS,
+            Self::Access => libc::FAN_ACCESS_PERM | libc::FAN_OPEN_EXEC_PERM,
             Self::Open => libc::FAN_OPEN_PERM,
         }
     }
@@ -59,7 +71,7 @@ impl Mark {
 pub struct Event {
     /// A descriptor of the file read, which itself raises no events; closed with the event.
     pub fd: OwnedFd,
-    /// Thread group id of the reader; 0 when it is outside the agent's pid namespace.
+    /// Id of the reader's process, or thread, as the group was made; 0 when it is outside the agent's pid namespace.
     pub pid: u32,
     /// The bytes it is after; `None` when the kernel did not say.
     pub span: Option<Span>,
@@ -75,13 +87,17 @@ pub struct Group {
 impl Group {
     /// A new group. Refused without `CAP_SYS_ADMIN` (EPERM), on kernels built without
     /// `CONFIG_FANOTIFY_ACCESS_PERMISSIONS` (EINVAL) or without fanotify (ENOSYS).
-    pub fn new() -> io::Result<Self> {
+    pub fn new(names: Names) -> io::Result<Self> {
         // An unbounded queue, because a full one drops events, and a dropped event lets its reader through.
         let flags = libc::FAN_CLASS_PRE_CONTENT
             | libc::FAN_CLOEXEC
             | libc::FAN_NONBLOCK
             | libc::FAN_UNLIMITED_QUEUE
-            | libc::FAN_UNLIMITED_MARKS;
+            | libc::FAN_UNLIMITED_MARKS
+            | match names {
+                Names::Processes => 0,
+                Names::Threads => libc::FAN_REPORT_TID,
+            };
         let event_flags = (libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC).cast_unsigned();
         // SAFETY: takes two integers, touches no memory of ours.
         let fd = unsafe { libc::fanotify_init(flags, event_flags) };
@@ -95,6 +111,15 @@ impl Group {
     #[must_use]
     pub fn inherited(fd: OwnedFd) -> Self {
         Self { fd }
+    }
+
+    /// Whom its events name (proc_pid_fdinfo(5), `fanotify_show_fdinfo` in fs/notify/fdinfo.c).
+    pub fn names(&self) -> io::Result<Names> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd()))?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("fanotify flags:")?.split(' ').next());
+        let flags = flags.and_then(|flags| libc::c_uint::from_str_radix(flags, 16).ok());
+        let flags = flags.ok_or_else(|| io::Error::other("a descriptor taken over is no fanotify group"))?;
+        Ok(if flags & libc::FAN_REPORT_TID == 0 { Names::Processes } else { Names::Threads })
     }
 
     /// Decides over readers of the inode behind `file` from now on. Descriptors that were open before raise
@@ -127,7 +152,7 @@ impl Group {
     pub fn read<'b>(&self, mark: Mark, most: usize, buffer: &'b mut Buffer) -> io::Result<Batch<'b>> {
         let record = match mark {
             Mark::PreAccess => RANGE_RECORD_LEN,
-            Mark::Open => record::METADATA_LEN,
+            Mark::Access | Mark::Open => record::METADATA_LEN,
         };
         let len = (most.clamp(1, BATCH) * record).min(BATCH_BYTES);
         let filled = buffer.fill(&self.fd, len)?.min(len);

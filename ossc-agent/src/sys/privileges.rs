@@ -26,15 +26,30 @@ pub const AGENT: &[Capability] = &[
     Capability::CAP_BPF,
     Capability::CAP_SYS_RESOURCE,
 ];
-/// The keeper, which hides files.
-pub const KEEPER: &[Capability] =
-    &[Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
+/// The keeper, which hides files and ends stopped processes as [`STOPS`] does.
+pub const KEEPER: &[Capability] = &[
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_BPF,
+    Capability::CAP_KILL,
+    Capability::CAP_SYS_PTRACE,
+];
+/// The gate where it stops processes: the programs' maps, signals to anybody, and what others have mapped
+/// (proc_pid_maps(5)).
+pub const STOPS: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_KILL, Capability::CAP_SYS_PTRACE];
 /// A thread that talks to the network: credentials files may be another user's.
 pub const FETCH: &[Capability] = &[Capability::CAP_DAC_READ_SEARCH];
 /// The thread that reads the probes' records.
 pub const PROBES: &[Capability] = &[Capability::CAP_BPF];
 /// A thread that works on what is open.
 pub const NONE: &[Capability] = &[];
+
+/// Whether this thread has all of these.
+#[must_use]
+pub fn has(needed: &[Capability]) -> bool {
+    needed.iter().all(|&capability| caps::has_cap(None, CapSet::Permitted, capability).unwrap_or(false))
+}
 
 /// Leaves this thread, and those it starts, these capabilities of the ones it has. No program that it starts has
 /// more, whatever its user or its file says (`PR_SET_NO_NEW_PRIVS`).

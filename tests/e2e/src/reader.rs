@@ -36,6 +36,9 @@ pub const KINDS: [&str; 19] = [
     "python-mmap",
 ];
 
+/// Kinds that are held as a process, where they are held: no call of theirs could end with an errno.
+pub const PROCESS_KINDS: [&str; 2] = ["mremap", "mmap-forked"];
+
 /// Those of [`KINDS`] that start a program, or read a whole file, for each read: a few of them are enough.
 pub const SLOW_KINDS: [&str; 4] = ["cp", "sha256sum", "dd", "python-mmap"];
 

@@ -16,9 +16,12 @@ use std::ptr::NonNull;
 use io_uring::{IoUring, opcode, types};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::mman::{
+    MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, mremap, munmap,
+};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// A read-only file mapping. Its bytes are only ever copied out, never lent, since the file may be written to
@@ -37,6 +40,15 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
+    /// Maps `length` bytes, more than before, at the same place of the file, wherever the kernel has room.
+    pub fn grow(&mut self, length: NonZeroUsize) -> Result<(), Errno> {
+        let (old, may_move) = (self.length.get(), MRemapFlags::MREMAP_MAYMOVE);
+        // SAFETY: the range is exactly the mapping that `self` owns, to which no reference exists.
+        self.start = unsafe { mremap(self.start, old, length.get(), may_move, None) }?;
+        self.length = length;
+        Ok(())
+    }
+
     /// MADV_POPULATE_READ over all of it: prefaults every page, reading where needed.
     pub fn populate(&self) -> Result<(), Errno> {
         // SAFETY: the range is exactly the mapping that `self` owns, and this advice changes no byte of it.
@@ -53,6 +65,32 @@ impl Mapping {
         // that cannot overlap it.
         unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
         Some(())
+    }
+
+    /// The same in a child made by fork(2), which inherits the mapping. ECHILD when it was killed.
+    pub fn copy_in_child(&self, at: usize, out: &mut [u8]) -> Result<(), Errno> {
+        let Some(length) = NonZeroUsize::new(out.len()) else { return Ok(()) };
+        let (writable, shared) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+        // SAFETY: no address is asked for, so the kernel places the mapping where nothing else is.
+        let start = unsafe { mmap_anonymous(None, length, writable, shared) }?;
+        let between = Mapping { start, length };
+        // SAFETY: the child of a process with threads copies bytes and exits, both without a lock or an allocation.
+        let child = Errno::result(unsafe { libc::fork() })?;
+        if child == 0 {
+            // SAFETY: the mapping is writable, of this length, and no other reference to it exists.
+            let place = unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), length.get()) };
+            let status = i32::from(self.copy(at, place).is_none());
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(status) };
+        }
+        loop {
+            match waitpid(Pid::from_raw(child), None) {
+                Ok(WaitStatus::Exited(_, 0)) => return between.copy(0, out).ok_or(Errno::EFAULT),
+                Ok(_) => return Err(Errno::ECHILD),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
     }
 }
 

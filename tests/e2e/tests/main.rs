@@ -34,6 +34,7 @@ mod signatures;
 mod slow_tail;
 mod soak;
 mod status;
+mod stop;
 mod tls;
 mod verify;
 

@@ -77,6 +77,11 @@ fn on_btrfs() -> anyhow::Result<()> {
 }
 
 #[test]
+fn on_tmpfs() -> anyhow::Result<()> {
+    kinds_tell_right_from_wrong(FileSystem::Tmpfs)
+}
+
+#[test]
 fn errnos_are_passed_over_only_on_request() -> anyhow::Result<()> {
     let scratch = Scratch::directory()?;
     let missing = Target::new(scratch.path().join("missing"), Content::Synthetic(SEED));

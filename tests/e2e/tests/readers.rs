@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::ensure;
 use e2e::agent::Build;
 use e2e::crowd::{Crowd, Ended};
-use e2e::reader::{KINDS, Outcome, SAFETENSORS};
+use e2e::reader::{KINDS, Outcome, PROCESS_KINDS, SAFETENSORS};
 use e2e::scratch::FileSystem;
 use e2e::turn;
 
@@ -37,6 +37,11 @@ fn of_every_kind_see_right_bytes_on_xfs() -> anyhow::Result<()> {
 #[test]
 fn of_every_kind_see_right_bytes_on_btrfs() -> anyhow::Result<()> {
     all_right(FileSystem::Btrfs)
+}
+
+#[test]
+fn of_every_kind_see_right_bytes_on_tmpfs() -> anyhow::Result<()> {
+    all_right(FileSystem::Tmpfs)
 }
 
 #[test]
@@ -86,7 +91,7 @@ fn load_under_readers(file_system: FileSystem, gate: Gate) -> anyhow::Result<End
         shard: 56 * MIB + 1234,
         tensors: 32,
         rate: RATE,
-        kinds: KINDS.into_iter().chain([SAFETENSORS]).collect(),
+        kinds: KINDS.into_iter().chain(PROCESS_KINDS).chain([SAFETENSORS]).collect(),
         readers_of_a_kind: READERS_OF_A_KIND,
         reads: 60,
         seed,

@@ -4,19 +4,24 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use e2e::agent::{ALL_COMPLETE, FILES_VISIBLE, PATIENCE, exit};
+use e2e::agent::{ALL_COMPLETE, FILES_VISIBLE, PATIENCE, READER_HELD, exit};
 use e2e::manager::Manager;
+use e2e::origin::shards;
 use e2e::reader::Outcome;
+use e2e::scratch::FileSystem;
+use e2e::site::Site;
 use e2e::turn;
 use nix::sys::signal::{Signal, kill};
+use oss_server::Config;
 
-use crate::keeper::{held_reader, keepers, kill_agent, no_keeper_left, site};
+use crate::keeper::{FILE, held_reader, keepers, kill_agent, no_keeper_left, site};
 use crate::reading;
+use crate::stop::{RATE, right, stops};
 
 /// WATCHDOG_USEC: an agent that is silent for so long is taken for dead.
 const WATCHDOG: &str = "1500000";
-/// Group, record and two files.
-const KEPT: usize = 4;
+/// Group, record, two files, and the ten maps and seven places of the programs that hold growing mappings.
+const KEPT: usize = 4 + 10 + 7;
 
 fn said(messages: &[String], line: &str) -> bool {
     messages.iter().any(|message| message.lines().any(|known| known == line))
@@ -80,6 +85,43 @@ fn holds_readers_when_agent_and_keeper_are_killed_together() -> anyhow::Result<(
     manager.wait_for("nothing kept", PATIENCE, |_, kept| kept == 0)?;
     let again = site.origin().sent().saturating_sub(site.origin().size());
     ensure!(again < sent.max(site.origin().size() / 2), "{again} bytes were fetched twice");
+    second.stop()?.expect(exit::OK)?;
+    site.check_files()?;
+    no_keeper_left(&site)
+}
+
+/// The programs that stop processes live on in the manager's copies: who is stopped stays so, who comes is stopped, too,
+/// and the next agent continues both.
+#[test]
+fn holds_stopped_processes_when_agent_and_keeper_are_killed_together() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let config = Config { rate: RATE, ..Config::default() };
+    let site = Site::new(FileSystem::Tmpfs, config, shards(2, FILE))?;
+    let manager = Manager::start()?;
+    let mut first = site.start().under(&manager).start()?;
+    first.wait_for(FILES_VISIBLE)?;
+    let maps = reading("mmap-shared", &site.copies()).at(0, FILE).ops(1);
+    let mut held = maps.start(&site.targets()[1..])?;
+    first.wait_for(READER_HELD)?;
+    stops(&mut held)?;
+    let [keeper] = keepers(&site.model_dir())?[..] else { bail!("not one keeper") };
+    // So that it cannot start another one.
+    first.process().signal(Signal::SIGSTOP)?;
+    kill(keeper, Signal::SIGKILL)?;
+    kill_agent(&mut first)?;
+    no_keeper_left(&site)?;
+    let mut late = maps.start(&site.targets()[..1])?;
+    for reader in [&mut late, &mut held] {
+        stops(reader)?;
+        reader.process().signal(Signal::SIGCONT)?;
+        stops(reader)?;
+    }
+    let second = site.start().under(&manager).start()?;
+    second.wait_for(FILES_VISIBLE)?;
+    site.origin().server().set_rate(0);
+    [held, late].into_iter().try_for_each(right)?;
+    second.wait_for(ALL_COMPLETE)?;
+    manager.wait_for("nothing kept", PATIENCE, |_, kept| kept == 0)?;
     second.stop()?.expect(exit::OK)?;
     site.check_files()?;
     no_keeper_left(&site)

@@ -16,8 +16,10 @@ pub(crate) const PATH: &str = "docs/kernel-support.md";
 
 const BEGIN: &str = "<!-- results -->\n";
 const END: &str = "<!-- /results -->\n";
-const HEAD: &str = "| kernel | file system | version | readers wait in | readers of a load | reads | page faults | \
-     probes missing |\n|---|---|---|---|---|---|---|---|\n";
+const HEAD: &str = "| kernel | file system | version | readers wait in | readers of a load | held at open(2) | reads | \
+     page faults | probes missing |\n|---|---|---|---|---|---|---|---|---|\n";
+/// Columns behind kernel and file system.
+const COLUMNS: usize = 7;
 
 /// Puts the results in their place.
 pub(crate) fn write(results: &[(Choice, Vec<Line>)]) -> Result<()> {
@@ -42,7 +44,7 @@ pub(crate) fn check_form(text: &str) -> Result<(), String> {
     if rows.lines().map(names).collect::<Vec<_>>() != wanted {
         return Err(format!("the rows should be {wanted:?}"));
     }
-    match rows.lines().find(|row| row.split('|').skip(3).take(6).any(|cell| cell.trim().is_empty())) {
+    match rows.lines().find(|row| row.split('|').skip(3).take(COLUMNS).any(|cell| cell.trim().is_empty())) {
         Some(row) => Err(format!("nothing was seen in {row}")),
         None => Ok(()),
     }
@@ -72,6 +74,7 @@ struct Row {
     version: String,
     gate: String,
     readers: String,
+    at_open: String,
     reads: String,
     faults: String,
     missing: String,
@@ -80,9 +83,13 @@ struct Row {
 impl Row {
     fn of(lines: &[Line], on: &str) -> Self {
         let version = expect::version(lines).unwrap_or_default().to_owned();
-        let mut row = Self { version, ..Self::default() };
+        let at_open = if lines.is_empty() { String::new() } else { "not tried".to_owned() };
+        let mut row = Self { version, at_open, ..Self::default() };
         for line in lines {
             match line {
+                Line::Readers(readers) if readers.file_system == on && readers.gate == expect::OPEN => {
+                    row.at_open = format!("{} wrong", readers.not_right.len());
+                }
                 Line::Readers(readers) if readers.file_system == on => {
                     row.gate.clone_from(&readers.gate);
                     row.readers = format!("{} kinds, {} wrong", readers.kinds.len(), readers.not_right.len());
@@ -105,8 +112,8 @@ impl Row {
         row
     }
 
-    fn cells(self) -> [String; 6] {
-        [self.version, self.gate, self.readers, self.reads, self.faults, self.missing]
+    fn cells(self) -> [String; COLUMNS] {
+        [self.version, self.gate, self.readers, self.at_open, self.reads, self.faults, self.missing]
     }
 }
 

@@ -38,10 +38,9 @@ const PRE_CONTENT: &[&str] = &["pre-content", "pre-content (whole files)"];
 /// The answer to a permission event takes an errno from Linux 6.14 on (`FAN_ERRNO`, include/uapi/linux/fanotify.h).
 const EIO: &str = "EIO";
 const EPERM: &str = "EPERM";
-const OPEN: &[&str] = &["open"];
-/// tmpfs has no RWF_NOWAIT, and O_DIRECT from Linux 6.6 on (`shmem_file_open`, mm/shmem.c).
-const NO_NOWAIT: &[&str] = &["preadv2-nowait"];
-const NO_NOWAIT_NO_DIRECT: &[&str] = &["preadv2-nowait", "o-direct"];
+const STOP: &[&str] = &["stop"];
+/// tmpfs has O_DIRECT from Linux 6.6 on (`shmem_file_open`, mm/shmem.c).
+const NO_DIRECT: &[&str] = &["o-direct"];
 
 /// In order of versions.
 const EXPECTATIONS: [Expectation; 4] = [
@@ -49,29 +48,29 @@ const EXPECTATIONS: [Expectation; 4] = [
         since: (6, 1),
         missing: PAGE_CACHE_PROBES,
         denial: EPERM,
-        ext4: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT_NO_DIRECT },
+        ext4: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: NO_DIRECT },
     },
     Expectation {
         since: (6, 6),
         missing: PAGE_CACHE_PROBES,
         denial: EPERM,
-        ext4: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
+        ext4: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
     },
     Expectation {
         since: (6, 12),
         missing: &[],
         denial: EPERM,
-        ext4: On { gates: OPEN, reads: Seen::Pages, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
+        ext4: On { gates: STOP, reads: Seen::Pages, faults: Seen::Windows, refused: &[] },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
     },
     Expectation {
         since: (6, 14),
         missing: &[],
         denial: EIO,
         ext4: On { gates: PRE_CONTENT, reads: Seen::Pages, faults: Seen::Windows, refused: &[] },
-        tmpfs: On { gates: OPEN, reads: Seen::Exact, faults: Seen::Windows, refused: NO_NOWAIT },
+        tmpfs: On { gates: STOP, reads: Seen::Exact, faults: Seen::Windows, refused: &[] },
     },
 ];
 
@@ -80,6 +79,10 @@ pub(crate) const READS: &str = "strided pread of 4 threads";
 pub(crate) const FAULTS: &str = "mmap";
 /// The checks on each file system, by their names in [`verdicts`].
 const CHECKS: [&str; 7] = ["sequential read", READS, FAULTS, "readers", "probes", "denied", "taken over"];
+/// The one beside them where processes are stopped: the same readers, held at open(2).
+const AT_OPEN: &str = "readers at open(2)";
+/// The gate of it.
+pub(crate) const OPEN: &str = "open";
 /// The file systems they are made on.
 pub(crate) const FILE_SYSTEMS: [&str; 2] = ["ext4", "tmpfs"];
 
@@ -96,7 +99,10 @@ pub(crate) fn verdicts(lines: &[Line]) -> Vec<Verdict> {
         return vec![("kernel".to_owned(), Err(why))];
     };
     let mut verdicts: Vec<Verdict> = lines.iter().filter_map(|line| judge(expected, line)).collect();
-    let due = FILE_SYSTEMS.iter().flat_map(|on| CHECKS.map(|check| name(check, on)));
+    let due = FILE_SYSTEMS.iter().flat_map(|file_system| {
+        let at_open = (on(expected, file_system).gates == STOP).then_some(AT_OPEN);
+        CHECKS.into_iter().chain(at_open).map(|check| name(check, file_system)).collect::<Vec<_>>()
+    });
     for name in due {
         if !verdicts.iter().any(|(made, _)| *made == name) {
             verdicts.push((name, Err("was not made".to_owned())));
@@ -124,7 +130,7 @@ fn expectation(version: &str) -> Option<&'static Expectation> {
 }
 
 fn judge(expected: &Expectation, line: &Line) -> Option<Verdict> {
-    let on = |file_system: &str| if file_system == "tmpfs" { &expected.tmpfs } else { &expected.ext4 };
+    let on = |file_system: &str| on(expected, file_system);
     Some(match line {
         Line::Kernel { .. } | Line::End { .. } => return None,
         Line::Broken { name, error } => (name.clone(), Err(error.clone())),
@@ -134,10 +140,18 @@ fn judge(expected: &Expectation, line: &Line) -> Option<Verdict> {
         }
         Line::Denied(denied) => (name("denied", &denied.file_system), judge_denial(expected, denied)),
         Line::TakenOver(taken) => (name("taken over", &taken.file_system), Ok(())),
-        Line::Readers(readers) => {
-            (name("readers", &readers.file_system), judge_readers(on(&readers.file_system), readers))
+        Line::Readers(readers) if readers.gate == OPEN => {
+            (name(AT_OPEN, &readers.file_system), judge_readers(on(&readers.file_system), readers, &[OPEN]))
         }
+        Line::Readers(readers) => (
+            name("readers", &readers.file_system),
+            judge_readers(on(&readers.file_system), readers, on(&readers.file_system).gates),
+        ),
     })
+}
+
+fn on<'a>(expected: &'a Expectation, file_system: &str) -> &'a On {
+    if file_system == "tmpfs" { &expected.tmpfs } else { &expected.ext4 }
 }
 
 fn name(check: &str, file_system: &str) -> String {
@@ -174,12 +188,12 @@ fn judge_trace(expected: &On, trace: &Trace) -> Result<(), String> {
     Err(format!("seen: {:?}, expected {wanted:?}. {}", trace.seen, trace.detail))
 }
 
-fn judge_readers(expected: &On, readers: &Readers) -> Result<(), String> {
+fn judge_readers(expected: &On, readers: &Readers, gates: &[&str]) -> Result<(), String> {
     if !readers.not_right.is_empty() {
         return Err(format!("not every byte was right: {:#?}", readers.not_right));
     }
-    if !expected.gates.contains(&readers.gate.as_str()) {
-        return Err(format!("the gate is {}, expected {}", readers.gate, expected.gates.join(" or ")));
+    if !gates.contains(&readers.gate.as_str()) {
+        return Err(format!("the gate is {}, expected {}", readers.gate, gates.join(" or ")));
     }
     if readers.refused != expected.refused {
         return Err(format!("the kernel refuses {:?}, expected {:?}", readers.refused, expected.refused));
@@ -198,9 +212,7 @@ mod tests {
     /// What a machine says where all is as it should be on Linux 6.12.
     fn lines() -> Vec<Line> {
         let mut lines = vec![Line::Kernel { version: "6.12.3".to_owned() }];
-        for (file_system, reads, refused) in
-            [("ext4", Seen::Pages, vec![]), ("tmpfs", Seen::Exact, vec!["preadv2-nowait".to_owned()])]
-        {
+        for (file_system, reads) in [("ext4", Seen::Pages), ("tmpfs", Seen::Exact)] {
             let file_system = file_system.to_owned();
             let trace = |pattern: &str, seen| {
                 let (pattern, detail) = (pattern.to_owned(), String::new());
@@ -209,16 +221,18 @@ mod tests {
             lines.push(trace("sequential read", Seen::Exact));
             lines.push(trace("strided pread of 4 threads", reads));
             lines.push(trace("mmap", Seen::Windows));
-            lines.push(Line::Readers(Readers {
-                file_system: file_system.clone(),
-                gate: "open".to_owned(),
-                kinds: vec!["read".to_owned()],
-                refused,
-                readers: 1,
-                held: 1,
-                not_right: Vec::new(),
-                ms: 1,
-            }));
+            for gate in ["stop", "open"] {
+                lines.push(Line::Readers(Readers {
+                    file_system: file_system.clone(),
+                    gate: gate.to_owned(),
+                    kinds: vec!["read".to_owned()],
+                    refused: Vec::new(),
+                    readers: 1,
+                    held: 1,
+                    not_right: Vec::new(),
+                    ms: 1,
+                }));
+            }
             let probes = Probes { file_system: file_system.clone(), attached: 8, missing: Vec::new() };
             lines.push(Line::Probes(probes));
             lines.push(Line::Denied(Denied { file_system: file_system.clone(), errno: EPERM.to_owned() }));
@@ -235,7 +249,7 @@ mod tests {
     #[test]
     fn what_is_as_expected_passes() {
         assert_eq!(failures(&lines()), [""; 0]);
-        assert_eq!(verdicts(&lines()).len(), 14);
+        assert_eq!(verdicts(&lines()).len(), 16);
     }
 
     #[test]
@@ -244,10 +258,11 @@ mod tests {
             (2, r#""seen":"pages""#, r#""seen":"exact""#, "strided pread of 4 threads on ext4"),
             (3, r#""seen":"windows""#, r#""seen":"nothing""#, "mmap on ext4"),
             (4, r#""not_right":[]"#, r#""not_right":["a wrong byte"]"#, "readers on ext4"),
-            (4, r#""gate":"open""#, r#""gate":"pre-content""#, "readers on ext4"),
-            (6, r#""errno":"EPERM""#, r#""errno":"EIO""#, "denied on ext4"),
-            (11, r#""held":1"#, r#""held":0"#, "readers on tmpfs"),
-            (12, r#""missing":[]"#, r#""missing":["mm_filemap_fault"]"#, "probes on tmpfs"),
+            (4, r#""gate":"stop""#, r#""gate":"pre-content""#, "readers on ext4"),
+            (5, r#""not_right":[]"#, r#""not_right":["a wrong byte"]"#, "readers at open(2) on ext4"),
+            (7, r#""errno":"EPERM""#, r#""errno":"EIO""#, "denied on ext4"),
+            (12, r#""held":1"#, r#""held":0"#, "readers on tmpfs"),
+            (14, r#""missing":[]"#, r#""missing":["mm_filemap_fault"]"#, "probes on tmpfs"),
         ] {
             let mut lines = lines();
             let text = serde_json::to_string(&lines[index]).unwrap();
@@ -261,7 +276,7 @@ mod tests {
     fn a_check_that_was_not_made_fails() {
         let mut told = lines();
         told.truncate(3);
-        assert_eq!(failures(&told).len(), 13);
+        assert_eq!(failures(&told).len(), 15);
         assert_eq!(failures(&[]), ["kernel"]);
         told[0] = Line::Kernel { version: "5.10.1".to_owned() };
         assert_eq!(failures(&told), ["kernel"]);

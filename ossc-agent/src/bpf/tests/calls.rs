@@ -3,7 +3,7 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
-use crate::sys::fanotify::{Buffer, Group, Mark};
+use crate::sys::fanotify::{Buffer, Group, Mark, Names};
 
 #[test]
 fn direct_reads_are_seen_on_every_disk_file_system() {
@@ -34,7 +34,7 @@ for at in (65536, 65536, 0): os.preadv(f, [buffer], at)
 fn a_call_that_a_gate_holds_is_timed() {
     const HOLD: Duration = Duration::from_millis(50);
     let file = Watchable::on_disk();
-    let group = Group::new().unwrap();
+    let group = Group::new(Names::Processes).unwrap();
     group.mark(Mark::PreAccess, File::open(&file.path).unwrap().as_fd()).unwrap();
     assert!(Gates::find().hold_any(&[File::open(&file.path).unwrap()]));
     let other = Watchable::on_disk();

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::base::{Access, BlockSize, ByteRange, FileId, Layout};
-use crate::gate::{Capacity, Demand, Gate, Guarded, Mode, Ranges, Reply, new_group, probe};
+use crate::gate::{Capacity, Demand, Found, Gate, Guarded, Mode, Ranges, Reply, new_group, probe};
 use crate::keeper::{Pending, Record, Wanted};
 use crate::store::Inode;
 use crate::sys::fanotify::{Buffer, Event, Group, Mark};
@@ -131,14 +131,18 @@ pub(super) struct Scene {
 impl Scene {
     /// A protected, empty file below `root`, with the mode found there.
     pub(super) fn on(root: &str) -> Self {
-        let mode = probe(Path::new(root)).unwrap();
-        Self::with(root, mode, 1000)
+        Self::found(root, probe(Path::new(root)).unwrap(), 1000)
     }
 
+    /// With this mode, which needs no programs.
     pub(super) fn with(root: &str, mode: Mode, capacity: usize) -> Self {
+        Self::found(root, Found { mode, stopper: None }, capacity)
+    }
+
+    fn found(root: &str, found: Found, capacity: usize) -> Self {
         let (dir, file) = Self::file_on(root);
-        let kernel = (new_group().unwrap(), Record::create().unwrap());
-        Self::over(dir, file, mode, capacity, kernel, Vec::new())
+        let kernel = (new_group(found.mode).unwrap(), Record::create().unwrap());
+        Self::over(dir, file, found, capacity, kernel, Vec::new())
     }
 
     fn file_on(root: &str) -> (TempDir, Arc<TestFile>) {
@@ -151,7 +155,8 @@ impl Scene {
     /// file, one without, and one whose number something else has.
     pub(super) fn inherited(range: ByteRange) -> (Self, [Reader; 3]) {
         let (dir, file) = Self::file_on(DISK);
-        let (group, record) = (new_group().unwrap(), Record::create().unwrap());
+        let mode = Mode::PreContent { ranges: Ranges::Exact };
+        let (group, record) = (new_group(mode).unwrap(), Record::create().unwrap());
         group.mark(Mark::PreAccess, file.fd()).unwrap();
         let mut buffer = Buffer::new();
         let mut next = || {
@@ -177,14 +182,14 @@ impl Scene {
             pending(unknown.1, Wanted::AnyFile(range)),
             Pending { number, pid: unplaced.1.pid, wanted: Wanted::AnyFile(range), place },
         ];
-        let mode = Mode::PreContent { ranges: Ranges::Exact };
-        (Self::over(dir, file, mode, 1000, (group, record), all), [known.0, unknown.0, unplaced.0])
+        let found = Found { mode, stopper: None };
+        (Self::over(dir, file, found, 1000, (group, record), all), [known.0, unknown.0, unplaced.0])
     }
 
     fn over(
         dir: TempDir,
         file: Arc<TestFile>,
-        mode: Mode,
+        found: Found,
         capacity: usize,
         kernel: (Group, Record),
         pending: Vec<Pending>,
@@ -192,7 +197,7 @@ impl Scene {
         let (ask, demands) = mpsc::channel();
         let (seen, accesses) = mpsc::channel();
         let observer = move |access| seen.send(access).unwrap_or_default();
-        let gate = Gate::start(mode, Capacity::new(capacity), kernel, Ask(ask), observer).unwrap();
+        let gate = Gate::start(found, Capacity::new(capacity), kernel, Ask(ask), observer).unwrap();
         gate.protect(Arc::clone(&file) as Arc<dyn Guarded>).unwrap();
         gate.begin(pending);
         Self { file, gate, demands, accesses, dir }

@@ -2,11 +2,12 @@
 //! waits and whoever comes. What fails here is tried again by the loop, and readers wait meanwhile.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::{Phase, Process};
+use crate::bpf::stop::{self, Stopper};
 use crate::keeper::record;
 use crate::store;
 use crate::sys::fanotify::{BATCH, Mark};
@@ -57,6 +58,23 @@ impl Process {
         if self.files.is_empty() {
             tracing::debug!("nobody has an incomplete file open: the keeper ends");
             self.phase = Phase::Done;
+        }
+    }
+
+    /// Kills who has been stopped because of what he has mapped of an incomplete file.
+    pub(super) fn end_stopped(&mut self) {
+        if self.stops.is_empty() {
+            return;
+        }
+        let duplicates: io::Result<_> = self.stops.iter().map(OwnedFd::try_clone).collect();
+        let stopper = duplicates.map_err(stop::Error::Duplicate).and_then(Stopper::adopt);
+        match stopper {
+            // What is gated and mapped is not complete: an agent ungates what is.
+            Ok(mut stopper) => stop::end_held(&mut stopper, &mut self.told),
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "stopped processes stay so: the programs that stopped them cannot be used"
+            ),
         }
     }
 

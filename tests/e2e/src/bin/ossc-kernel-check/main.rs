@@ -77,8 +77,8 @@ fn check(report: &mut Report, reader: &Path, file_system: FileSystem) -> anyhow:
         Err(error) => report.tell_outcome(&name("trace"), Err(error))?,
     }
     match readers::check(reader, file_system) {
-        Ok((line, seen)) => {
-            report.tell(&Line::Readers(line))?;
+        Ok((lines, seen)) => {
+            lines.into_iter().try_for_each(|line| report.tell(&Line::Readers(line)))?;
             missing.extend(seen.missing);
             missing.sort();
             missing.dedup();

@@ -2,6 +2,10 @@
 //!
 //! Kinds that the kernel refuses on a plain file of the file system, such as O_DIRECT on a tmpfs of old kernels, are
 //! found by trying, named, and left out.
+//!
+//! Where the agent stops processes a second load shows that readers see right bytes without that, too: where the
+//! agent does not find the kernel's types (/sys/kernel/btf) it can load no programs that stop anybody, and holds at
+//! open(2).
 
 use std::path::Path;
 use std::time::Instant;
@@ -11,8 +15,9 @@ use e2e::agent::{PATIENCE, READER_HELD};
 use e2e::content::{Content, Target};
 use e2e::crowd::{Crowd, Ended};
 use e2e::events::Event;
-use e2e::reader::{KINDS, Outcome, Reading, SAFETENSORS};
+use e2e::reader::{KINDS, Outcome, PROCESS_KINDS, Reading, SAFETENSORS};
 use e2e::scratch::{FileSystem, Scratch};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
 use crate::millis;
@@ -29,6 +34,11 @@ const READS: u64 = 12;
 /// Bytes of the plain file on which kinds are tried.
 const TRIAL: u64 = 1 << 20;
 
+/// Where the kernel's types are.
+const TYPES: &str = "/sys/kernel/btf";
+/// The gate beside which open(2) is tried, as the agent names it.
+const STOP: &str = "stop";
+
 /// What the agent said of its probes.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -38,18 +48,37 @@ pub(crate) struct Seen {
     pub(crate) missing: Vec<String>,
 }
 
-/// Loads, and says how it went.
-pub(crate) fn check(reader: &Path, file_system: FileSystem) -> anyhow::Result<(Readers, Seen)> {
-    let started = Instant::now();
+/// Loads, once for each gate there is, and says how it went.
+pub(crate) fn check(reader: &Path, file_system: FileSystem) -> anyhow::Result<(Vec<Readers>, Seen)> {
     let (mut kinds, refused) = sort_kinds(reader, file_system)?;
     kinds.push(SAFETENSORS);
+    let (first, seen) = load(reader, file_system, &kinds, &refused)?;
+    let mut lines = vec![first];
+    if lines[0].gate == STOP {
+        // In the mount namespace of this thread, which the first load has made.
+        mount(Some("none"), TYPES, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+            .context("hide the types")?;
+        let second = load(reader, file_system, &kinds, &refused);
+        umount2(TYPES, MntFlags::MNT_DETACH).context("show the types")?;
+        lines.push(second?.0);
+    }
+    Ok((lines, seen))
+}
+
+fn load(
+    reader: &Path,
+    file_system: FileSystem,
+    kinds: &[&'static str],
+    refused: &[&'static str],
+) -> anyhow::Result<(Readers, Seen)> {
+    let started = Instant::now();
     let crowd = Crowd {
         reader: reader.to_owned(),
         file_system,
         shard: SHARD,
         tensors: TENSORS,
         rate: RATE,
-        kinds: kinds.clone(),
+        kinds: kinds.to_vec(),
         readers_of_a_kind: 1,
         reads: READS,
         seed: 1,
@@ -57,7 +86,7 @@ pub(crate) fn check(reader: &Path, file_system: FileSystem) -> anyhow::Result<(R
     let ended = crowd.run(|start| start)?;
     let not_right =
         ended.not_right().into_iter().map(|(name, outcome)| format!("{name}: {outcome:?}")).collect();
-    let named = |kinds: Vec<&str>| kinds.into_iter().map(str::to_owned).collect();
+    let named = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect();
     let line = Readers {
         file_system: file_system.name().to_owned(),
         gate: text(&ended, "gate chosen", "mode")?,
@@ -84,7 +113,7 @@ fn sort_kinds(
     std::fs::write(&path, bytes).context("write the plain file")?;
     let target = Target::new(path, content);
     let (mut right, mut refused) = (Vec::new(), Vec::new());
-    for kind in KINDS {
+    for kind in KINDS.into_iter().chain(PROCESS_KINDS) {
         let reading = Reading::new(reader, kind).scratch(disk.path()).at(0, 4096).ops(1);
         match reading.run([&target], PATIENCE)? {
             Outcome::Right => right.push(kind),

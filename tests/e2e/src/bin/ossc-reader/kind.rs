@@ -52,6 +52,10 @@ pub(crate) enum Kind {
     Dd,
     /// Slices of Python's mmap.mmap.
     PythonMmap,
+    /// mmap(2) MAP_SHARED of the first page, grown to the range with mremap(2).
+    Mremap,
+    /// mmap(2) MAP_SHARED, read by a child that fork(2) makes while other threads map.
+    MmapForked,
     /// Tensors by safetensors.safe_open; needs a safetensors file with a reference.
     Safetensors,
 }
@@ -86,6 +90,8 @@ impl Kind {
             Self::MmapShared => mapped::read(target, range, mapped::Mode::Shared),
             Self::MapPopulate => mapped::read(target, range, mapped::Mode::Populate),
             Self::MadvPopulateRead => mapped::read(target, range, mapped::Mode::AdvisePopulate),
+            Self::Mremap => mapped::read(target, range, mapped::Mode::Grow),
+            Self::MmapForked => mapped::read(target, range, mapped::Mode::Forked),
             Self::IoUring => ring::read(target, range, ring::Naming::Descriptor),
             Self::IoUringRegistered => ring::read(target, range, ring::Naming::Registered),
             Self::Cp => programs::cp(target, size, scratch),
@@ -99,7 +105,7 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use e2e::reader::{KINDS, SAFETENSORS};
+    use e2e::reader::{KINDS, PROCESS_KINDS, SAFETENSORS};
 
     use super::*;
 
@@ -107,6 +113,6 @@ mod tests {
     fn the_harness_knows_every_kind() {
         let mut names: Vec<_> = Kind::value_variants().iter().map(|kind| kind.name()).collect();
         assert_eq!(names.pop().unwrap(), SAFETENSORS);
-        assert_eq!(names, KINDS);
+        assert!(names.iter().eq(KINDS.iter().chain(&PROCESS_KINDS)), "{names:?}");
     }
 }

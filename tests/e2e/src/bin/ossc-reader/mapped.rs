@@ -17,6 +17,9 @@ use crate::Finding;
 /// Bytes of a page of this machine's base size; a mapping starts at a multiple of it.
 const PAGE: u64 = 4096;
 
+/// What is mapped before it grows.
+const FIRST: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
 /// How to map.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mode {
@@ -28,6 +31,10 @@ pub(crate) enum Mode {
     Populate,
     /// MAP_PRIVATE, and MADV_POPULATE_READ after it.
     AdvisePopulate,
+    /// MAP_SHARED of one page, which grows.
+    Grow,
+    /// MAP_SHARED, and a child reads it.
+    Forked,
 }
 
 /// Maps the pages of `range` and verifies its bytes.
@@ -40,15 +47,25 @@ pub(crate) fn read(target: &Target, range: Range<u64>, mode: Mode) -> Result<(),
     let Some(mapped) = NonZeroUsize::new(length) else { return Ok(()) };
     let flags = match mode {
         Mode::Private | Mode::AdvisePopulate => MapFlags::MAP_PRIVATE,
-        Mode::Shared => MapFlags::MAP_SHARED,
+        Mode::Shared | Mode::Grow | Mode::Forked => MapFlags::MAP_SHARED,
         Mode::Populate => MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
     };
     let offset = i64::try_from(start).map_err(|_| Errno::EOVERFLOW)?;
-    let mapping = Mapping::new(&file, offset, mapped, flags)?;
+    let first = match mode {
+        Mode::Grow => mapped.min(FIRST),
+        _ => mapped,
+    };
+    let mut mapping = Mapping::new(&file, offset, first, flags)?;
+    if first < mapped {
+        mapping.grow(mapped)?;
+    }
     if matches!(mode, Mode::AdvisePopulate) {
         mapping.populate()?;
     }
     let mut bytes = vec![0; length - skip];
-    mapping.copy(skip, &mut bytes).ok_or(Errno::EFAULT)?;
+    match mode {
+        Mode::Forked => mapping.copy_in_child(skip, &mut bytes)?,
+        _ => mapping.copy(skip, &mut bytes).ok_or(Errno::EFAULT)?,
+    }
     Ok(target.check(range.start, &bytes)?)
 }

@@ -103,6 +103,8 @@ impl Call<'_> {
                         Ok(self.target.check(self.range.start, bytes.get(..got).unwrap_or_default())?)
                     }
                     Err(Errno::EAGAIN) => Ok(()),
+                    // A file system that cannot read without waiting says so, whoever guards it: tmpfs.
+                    Err(Errno::EOPNOTSUPP) => self.preadv2(Patience::Wait),
                     Err(errno) => Err(errno.into()),
                 }
             }

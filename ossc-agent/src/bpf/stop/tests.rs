@@ -1,0 +1,171 @@
+//! The programs against the running kernel, without a gate: who is stopped, and what releases him. Needs root.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::sys::reader::{Doing, threads};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gated file on a tmpfs, and programs that stop whoever maps it.
+struct Scene {
+    dir: TempDir,
+    stopper: Stopper,
+}
+
+impl Scene {
+    fn new(at: At) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let file = File::create_new(dir.path().join("f")).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let mut stopper = Stopper::start(at).unwrap();
+        stopper.spare_own().unwrap();
+        stopper.gate(file.as_fd()).unwrap();
+        Self { dir, stopper }
+    }
+
+    /// A Python child with the file open as `f`; says what `print` says.
+    fn python(&self, script: &str) -> Reader {
+        let script = format!("import mmap,os,sys,signal\nf=os.open(sys.argv[1],os.O_RDONLY)\n{script}");
+        let child = Command::new("python3")
+            .args(["-uc", &script])
+            .arg(self.dir.path().join("f"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Reader(child)
+    }
+
+    /// Waits until this process is held and has stopped.
+    fn held(&self, reader: &Reader) -> Stopped {
+        let pid = reader.0.id();
+        eventually("the process is held and stopped", || {
+            let stopped = self.stopper.stopped().unwrap().into_iter().find(|stopped| stopped.pid == pid)?;
+            reader.is_stopped().then_some(stopped)
+        })
+    }
+
+    fn let_go(&mut self, stopped: Stopped) {
+        let process = Handle::open(stopped.pid).unwrap();
+        self.stopper.let_go(stopped, &process).unwrap();
+    }
+}
+
+struct Reader(Child);
+
+impl Reader {
+    fn is_stopped(&self) -> bool {
+        threads(self.0.id()).unwrap().iter().all(|(_, doing)| *doing == Doing::Stopped)
+    }
+
+    /// Signals of another process: what this one sends is the agent's.
+    fn user(&self, script: &str) {
+        let script = script.replace("PID", &self.0.id().to_string());
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    }
+
+    fn printed(mut self) -> String {
+        let mut text = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        assert!(self.0.wait().unwrap().success());
+        text
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+const MAP: &str = "m=mmap.mmap(f,65536,mmap.MAP_PRIVATE,mmap.PROT_READ)\nprint(m[5])";
+
+#[test]
+fn who_maps_a_gated_file_sees_nothing_before_he_is_let_go() {
+    for (name, script) in [
+        ("private", MAP.to_owned()),
+        ("shared", MAP.replace("PRIVATE", "SHARED")),
+        ("populated", MAP.replace("mmap.MAP_PRIVATE", "mmap.MAP_SHARED|mmap.MAP_POPULATE")),
+    ] {
+        let mut scene = Scene::new(At::Mmap);
+        let reader = scene.python(&script);
+        let stopped = scene.held(&reader);
+        assert!(scene.stopper.has_mapped(stopped.pid) && !scene.stopper.is_mapping(stopped.pid, stopped.pid));
+        fs::write(scene.dir.path().join("f"), [7; 1 << 20]).unwrap();
+        scene.let_go(stopped);
+        assert_eq!(reader.printed(), "7\n", "{name}");
+        eventually("an ended process is forgotten", || {
+            scene.stopper.held.keys().next().is_none().then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_file_that_is_not_gated_stops_nobody() {
+    let mut scene = Scene::new(At::Mmap);
+    let inode = inode::of(File::open(scene.dir.path().join("f")).unwrap().as_fd()).unwrap();
+    scene.stopper.ungate(inode);
+    assert_eq!(scene.python(MAP).printed(), "0\n");
+    let scene = Scene::new(At::Growth);
+    assert_eq!(scene.python(MAP).printed(), "0\n");
+}
+
+#[test]
+fn a_strangers_sigcont_does_not_set_it_free() {
+    let mut scene = Scene::new(At::Mmap);
+    let reader = scene.python(MAP);
+    let before = scene.held(&reader);
+    reader.user("for i in $(seq 200); do kill -CONT PID; done");
+    let after = eventually("it has stopped again", || {
+        let stopped = scene.held(&reader);
+        (stopped.at_ns != before.at_ns).then_some(stopped)
+    });
+    assert!(after.at_ns > before.at_ns);
+    fs::write(scene.dir.path().join("f"), [7; 1 << 20]).unwrap();
+    scene.let_go(after);
+    assert_eq!(reader.printed(), "7\n");
+}
+
+#[test]
+fn a_users_stop_outlives_ours() {
+    let mut scene = Scene::new(At::Mmap);
+    let reader = scene.python(MAP);
+    let stopped = scene.held(&reader);
+    reader.user("kill -STOP PID");
+    scene.let_go(stopped);
+    assert!(reader.is_stopped() && scene.stopper.is_stopped_by_user(stopped.pid));
+    reader.user("kill -CONT PID");
+    assert_eq!(reader.printed(), "0\n");
+}
+
+#[test]
+fn a_read_in_flight_has_a_range_and_one_that_ended_has_none() {
+    let scene = Scene::new(At::Mmap);
+    let path = scene.dir.path().join("f");
+    let inode = inode::of(File::open(&path).unwrap().as_fd()).unwrap();
+    let mut reader = scene.python("os.read(f,100)\nos.pread(f,10,4096)\nprint('done')\nsys.stdin.read()");
+    let mut done = [0; 5];
+    reader.0.stdout.as_mut().unwrap().read_exact(&mut done).unwrap();
+    assert_eq!(scene.stopper.read_in_flight(reader.0.id(), inode), None);
+    reader.0.stdin.take().unwrap().write_all(b"x").unwrap();
+    reader.0.wait().unwrap();
+}
