@@ -3,7 +3,7 @@
 //! One small table by kernel version, because the agent itself never looks at a version: it tries. When the agent
 //! learns something new on an old kernel a check fails here, and the table is changed with it.
 
-use super::report::{Denied, Line, Probes, Readers, Seen, Trace};
+use super::report::{DOCTOR, Denied, Doctor, LOCKED_DOWN, Line, Probes, Readers, Seen, Trace};
 
 /// What holds from a kernel version on.
 #[derive(Debug)]
@@ -96,8 +96,10 @@ pub(crate) fn verdicts(lines: &[Line]) -> Vec<Verdict> {
         return vec![("kernel".to_owned(), Err(why))];
     };
     let mut verdicts: Vec<Verdict> = lines.iter().filter_map(|line| judge(expected, line)).collect();
+    let locks_down = matches!(lines.first(), Some(Line::Kernel { locks_down: true, .. }));
     let due = FILE_SYSTEMS.iter().flat_map(|on| CHECKS.map(|check| name(check, on)));
-    for name in due {
+    let last = [Some(DOCTOR), locks_down.then_some(LOCKED_DOWN)];
+    for name in due.chain(last.into_iter().flatten().map(str::to_owned)) {
         if !verdicts.iter().any(|(made, _)| *made == name) {
             verdicts.push((name, Err("was not made".to_owned())));
         }
@@ -111,7 +113,7 @@ pub(crate) fn verdicts(lines: &[Line]) -> Vec<Verdict> {
 /// As the machine told it.
 pub(crate) fn version(lines: &[Line]) -> Option<&str> {
     lines.iter().find_map(|line| match line {
-        Line::Kernel { version } => Some(version.as_str()),
+        Line::Kernel { version, .. } => Some(version.as_str()),
         _ => None,
     })
 }
@@ -134,6 +136,10 @@ fn judge(expected: &Expectation, line: &Line) -> Option<Verdict> {
         }
         Line::Denied(denied) => (name("denied", &denied.file_system), judge_denial(expected, denied)),
         Line::TakenOver(taken) => (name("taken over", &taken.file_system), Ok(())),
+        Line::Doctor(doctor) => {
+            let name = if doctor.locked_down { LOCKED_DOWN } else { DOCTOR };
+            (name.to_owned(), judge_doctor(expected, doctor))
+        }
         Line::Readers(readers) => {
             (name("readers", &readers.file_system), judge_readers(on(&readers.file_system), readers))
         }
@@ -190,6 +196,24 @@ fn judge_readers(expected: &On, readers: &Readers) -> Result<(), String> {
     Ok(())
 }
 
+fn judge_doctor(expected: &Expectation, doctor: &Doctor) -> Result<(), String> {
+    if !doctor.failed.is_empty() {
+        return Err(format!("failed: {}", doctor.failed.join(", ")));
+    }
+    if !expected.ext4.gates.iter().any(|gate| doctor.gate.starts_with(gate)) {
+        return Err(format!("the gate is {}, expected {}", doctor.gate, expected.ext4.gates.join(" or ")));
+    }
+    let wanted = if doctor.locked_down { "warn" } else { "ok" };
+    if doctor.lockdown != wanted || doctor.ebpf != wanted {
+        let warned = doctor.warned.join(", ");
+        return Err(format!(
+            "lockdown {}, eBPF {}, expected {wanted}; warned: {warned}",
+            doctor.lockdown, doctor.ebpf
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::report::TakenOver;
@@ -197,7 +221,7 @@ mod tests {
 
     /// What a machine says where all is as it should be on Linux 6.12.
     fn lines() -> Vec<Line> {
-        let mut lines = vec![Line::Kernel { version: "6.12.3".to_owned() }];
+        let mut lines = vec![Line::Kernel { version: "6.12.3".to_owned(), locks_down: true }];
         for (file_system, reads, refused) in
             [("ext4", Seen::Pages, vec![]), ("tmpfs", Seen::Exact, vec!["preadv2-nowait".to_owned()])]
         {
@@ -224,6 +248,17 @@ mod tests {
             lines.push(Line::Denied(Denied { file_system: file_system.clone(), errno: EPERM.to_owned() }));
             lines.push(Line::TakenOver(TakenOver { file_system }));
         }
+        for locked_down in [false, true] {
+            let verdict = if locked_down { "warn" } else { "ok" }.to_owned();
+            let (gate, failed, warned) = ("open: readers wait".to_owned(), Vec::new(), Vec::new());
+            lines.push(Line::Doctor(Doctor {
+                locked_down,
+                gate,
+                lockdown: verdict.clone(),
+                ebpf: verdict,
+                failed,
+            }));
+        }
         lines.push(Line::End { ms: 2 });
         lines
     }
@@ -235,7 +270,7 @@ mod tests {
     #[test]
     fn what_is_as_expected_passes() {
         assert_eq!(failures(&lines()), [""; 0]);
-        assert_eq!(verdicts(&lines()).len(), 14);
+        assert_eq!(verdicts(&lines()).len(), 16);
     }
 
     #[test]
@@ -248,6 +283,9 @@ mod tests {
             (6, r#""errno":"EPERM""#, r#""errno":"EIO""#, "denied on ext4"),
             (11, r#""held":1"#, r#""held":0"#, "readers on tmpfs"),
             (12, r#""missing":[]"#, r#""missing":["mm_filemap_fault"]"#, "probes on tmpfs"),
+            (15, r#""ebpf":"ok""#, r#""ebpf":"warn""#, DOCTOR),
+            (15, r#""failed":[]"#, r#""failed":["clock"]"#, DOCTOR),
+            (16, r#""lockdown":"warn""#, r#""lockdown":"ok""#, LOCKED_DOWN),
         ] {
             let mut lines = lines();
             let text = serde_json::to_string(&lines[index]).unwrap();
@@ -261,9 +299,9 @@ mod tests {
     fn a_check_that_was_not_made_fails() {
         let mut told = lines();
         told.truncate(3);
-        assert_eq!(failures(&told).len(), 13);
+        assert_eq!(failures(&told).len(), 15);
         assert_eq!(failures(&[]), ["kernel"]);
-        told[0] = Line::Kernel { version: "5.10.1".to_owned() };
+        told[0] = Line::Kernel { version: "5.10.1".to_owned(), locks_down: true };
         assert_eq!(failures(&told), ["kernel"]);
     }
 
