@@ -17,6 +17,7 @@ mod gates;
 mod inode;
 mod layout;
 mod load;
+mod lockdown;
 mod mapped;
 mod mappings;
 mod processes;
@@ -40,6 +41,7 @@ use ossc_common::{Inode, LOSSES};
 
 pub use error::Error;
 pub use gates::Gates;
+pub use lockdown::Lockdown;
 pub use summary::{Missing, Summary};
 
 use crate::base::{Access, FileId};
@@ -159,6 +161,9 @@ impl Probes {
     /// # Errors
     /// The kernel refuses BPF altogether ([`Error::is_unsupported`]), or a target does not exist.
     pub fn start(config: &Config, sink: impl FnMut(Seen) + Send + 'static) -> Result<Self, Error> {
+        if Lockdown::read() == Lockdown::Confidentiality {
+            return Err(Error::LockedDown);
+        }
         let mut summary = Summary::default();
         let offsets = layout::read();
         let mut programs = load::load(config, offsets.as_ref().ok(), &mut summary)?;

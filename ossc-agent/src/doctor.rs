@@ -8,6 +8,7 @@
 mod kernel;
 mod memory;
 mod origin;
+mod peers;
 mod report;
 mod route;
 mod storage;
@@ -56,6 +57,9 @@ pub async fn examine(config: Result<&Config, &dyn std::error::Error>, options: O
     }
     report.add("memory", memory::checks(objects.as_deref()));
     report.add("network", network);
+    if let Some(peers) = config.and_then(|config| config.peers.as_ref()) {
+        report.add("peers", peers::checks(peers).await);
+    }
     report
 }
 

@@ -25,6 +25,7 @@ mod membership;
 pub mod placement;
 pub mod pursuit;
 mod ramp;
+pub mod reach;
 mod sends;
 mod server;
 mod stream;

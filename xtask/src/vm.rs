@@ -185,7 +185,9 @@ impl Check {
     fn script(&self) -> Result<String> {
         let python = toolchain::venv_python()?;
         let [agent, python, program] = [&self.agent, &python, &self.program].map(|path| quoted(path));
-        Ok(format!("OSSC_AGENT={agent} OSSC_TEST_PYTHON={python} {program} --output {RESULT_PORT}"))
+        Ok(format!(
+            "OSSC_AGENT={agent} OSSC_TEST_PYTHON={python} {program} --output {RESULT_PORT} --lock-down"
+        ))
     }
 }
 

@@ -208,8 +208,22 @@ fn attach_one(programs: &mut Ebpf, name: &str, at: At) -> Result<(), String> {
         At::Tracepoint(..) if !has_tracefs() => {
             "tracefs is not mounted; `mount -t tracefs tracefs /sys/kernel/tracing`".to_owned()
         }
-        _ => chain(&error),
+        _ => refusal(&error),
     })
+}
+
+/// Why a program does not run, in one line: of the verifier's log only what it ends with, before its statistics.
+fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
+    tracing::debug!(%verifier_log, "the kernel refuses an eBPF program");
+    format!("the kernel refuses the program ({io_error}): {}", last_words(&verifier_log.to_string()))
+}
+
+/// What the verifier says last of the program, before its statistics (`bpf_check` in kernel/bpf/verifier.c).
+fn last_words(log: &str) -> &str {
+    const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
+    let says = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    log.lines().rev().map(str::trim).find(says).unwrap_or("it does not say why")
 }
 
 fn attach_tracepoint(program: &mut Program, category: &str, name: &str) -> Result<(), ProgramError> {
@@ -245,5 +259,16 @@ impl At {
             Self::Tracepoint(category, name) => format!("{category}:{name}"),
             Self::Raw(name) => name.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_verifier_is_quoted_with_its_reason_alone() {
+        let log = "0: R1=ctx(off=0,imm=0) R10=fp0\n49: (85) call bpf_probe_read#4\nunknown func bpf_probe_read#4\n\
+            verification time 1359 usec\nstack depth 80+0\nprocessed 20 insns (limit 1000000)\n";
+        assert_eq!(super::last_words(log), "unknown func bpf_probe_read#4");
+        assert_eq!(super::last_words(""), "it does not say why");
     }
 }

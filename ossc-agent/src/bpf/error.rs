@@ -15,6 +15,12 @@ pub enum Error {
     /// The kernel takes no BPF from this process.
     #[error("cannot load the eBPF programs; they need Linux 5.8 and CAP_BPF with CAP_PERFMON, or root")]
     Load(#[source] EbpfError),
+    /// Programs may not read the kernel's memory.
+    #[error(
+        "the kernel is locked down for confidentiality, which forbids eBPF programs to read its memory \
+         (kernel_lockdown(7)); boot with lockdown=integrity to observe readers"
+    )]
+    LockedDown,
     /// The compiled object and this agent disagree about a map.
     #[error("the eBPF object has no usable map {name}; it was built from other sources than the agent")]
     Map {
@@ -98,7 +104,7 @@ impl Error {
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         match self {
-            Self::Load(_) | Self::Map { .. } | Self::Consumer(_) => true,
+            Self::Load(_) | Self::LockedDown | Self::Map { .. } | Self::Consumer(_) => true,
             Self::NoCgroup { .. }
             | Self::Cgroup { .. }
             | Self::TooManyCgroups { .. }

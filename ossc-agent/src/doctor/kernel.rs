@@ -8,7 +8,7 @@ use nix::sys::utsname::uname;
 
 use super::report::Check;
 use crate::base::chain;
-use crate::bpf::{self, Probes, Targets};
+use crate::bpf::{self, Lockdown, Probes, Targets};
 use crate::gate::{self, Mode, Ranges};
 
 /// Bits of capabilities the agent uses (include/uapi/linux/capability.h), and for what.
@@ -20,14 +20,13 @@ const CAPABILITIES: [(u32, &str); 4] = [
 ];
 /// Descriptors that a load of a large model with many held readers uses.
 const GOOD_OPEN_FILES: u64 = 65_536;
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `dir` is on the file system of the model directory, if one is known.
 pub(super) fn checks(dir: Option<&Path>) -> Vec<Check> {
     let mut checks = vec![release(), privileges()];
     checks.extend(dir.map(gate));
-    checks.push(lockdown(&fs::read_to_string(LOCKDOWN).unwrap_or_default()));
+    checks.push(lockdown());
     checks.push(btf());
     checks.extend(probes());
     checks.push(cgroups());
@@ -92,17 +91,15 @@ fn gate(dir: &Path) -> Check {
     }
 }
 
-/// What the lockdown file says: the mode in force is in brackets (kernel_lockdown(7)).
-fn lockdown(text: &str) -> Check {
-    let mode = text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(mode, _)| mode);
-    match mode {
-        Some("confidentiality") => Check::warn(
+fn lockdown() -> Check {
+    match Lockdown::read() {
+        Lockdown::Confidentiality => Check::warn(
             "lockdown",
             "confidentiality: eBPF programs may not read kernel memory, so nothing is learned",
             "boot with lockdown=integrity if the order of reads should be learned",
         ),
-        Some(mode) => Check::ok("lockdown", mode),
-        None => Check::ok("lockdown", "not in this kernel, or securityfs is not mounted"),
+        Lockdown::Readable => Check::ok("lockdown", "eBPF programs may read kernel memory"),
+        Lockdown::Unknown => Check::ok("lockdown", "not in this kernel, or securityfs is not mounted"),
     }
 }
 
@@ -159,19 +156,11 @@ fn open_files() -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Verdict;
     use super::*;
 
     #[test]
-    fn reads_capabilities_and_lockdown() {
+    fn reads_capabilities() {
         assert_eq!(effective("Name:\tx\nCapEff:\t000000ffffffffff\n"), Some(0xff_ffff_ffff));
         assert_eq!(effective("CapEff:\tzz\n"), None);
-        for (text, verdict) in [
-            ("none [integrity] confidentiality\n", Verdict::Ok),
-            ("none integrity [confidentiality]\n", Verdict::Warn),
-            ("", Verdict::Ok),
-        ] {
-            assert_eq!(lockdown(text).verdict, verdict, "{text}");
-        }
     }
 }

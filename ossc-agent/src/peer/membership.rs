@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
-use super::link::Send;
+use super::link::{Pool, Send};
 use super::{Inner, lock, wire};
 use crate::peer::swarm::News;
 
@@ -134,7 +134,7 @@ fn ask(inner: &Arc<Inner>, seen: &mut HashMap<SocketAddr, Seen>, asking: &mut Jo
             (seen.asked, seen.asking) = (Some(Instant::now()), true);
         }
         let inner = Arc::clone(inner);
-        asking.spawn(async move { (member, have(&inner, member).await) });
+        asking.spawn(async move { (member, have(&inner.pool, member).await) });
     }
 }
 
@@ -168,9 +168,9 @@ fn note(inner: &Inner, member: SocketAddr, seen: &mut Seen, heard: std::io::Resu
 }
 
 /// What a member has.
-async fn have(inner: &Arc<Inner>, member: SocketAddr) -> std::io::Result<News> {
+pub(super) async fn have(pool: &Arc<Pool>, member: SocketAddr) -> std::io::Result<News> {
     let send = Send { to: member, line: "GET /v1/have", headers: &[], body: &[], wait: ANSWER };
-    let (reply, body) = inner.pool.ask(send).await?;
+    let (reply, body) = pool.ask(send).await?;
     let body = body.whole().await?;
     if reply.status != 200 {
         return Err(std::io::Error::other(format!("status {}", reply.status)));

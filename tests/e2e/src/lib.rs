@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod content;
 pub mod crowd;
+pub mod doctor;
 pub mod events;
 pub mod evil;
 pub mod links;

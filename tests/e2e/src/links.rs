@@ -93,6 +93,11 @@ impl Links {
         self.on_server(move || set_rate(link, rate))?
     }
 
+    /// Packets from a NIC's address leave by the first NIC from now on, as they do where nobody added a rule for it.
+    pub fn forget_rule(&self, link: usize) -> anyhow::Result<()> {
+        run(&format!("ip rule del from {}", address(link)))
+    }
+
     /// From now on nothing comes back over a link, and nobody is told.
     pub fn kill(&self, link: usize) -> anyhow::Result<()> {
         self.on_server(move || run(&format!("ip route add blackhole {}/32", address(link))))?
@@ -120,7 +125,9 @@ pub fn address(link: usize) -> String {
     format!("10.77.{}.1", link + 1)
 }
 
-fn nic(link: usize) -> String {
+/// The name of a client's NIC.
+#[must_use]
+pub fn nic(link: usize) -> String {
     format!("nic{link}")
 }
 

@@ -1,19 +1,21 @@
 //! `ossc-agent doctor` finds what is wrong before a load does, and changes nothing.
 //!
-//! One table, one row a trouble; each is tried alone on a fresh site. What needs no agent (the route of a second
-//! NIC, lockdown) has its tests beside the checks.
+//! One table, one row a trouble; each is tried alone on a fresh site. What another kernel lacks, and lockdown, are
+//! tried in the emulated machines of `cargo xtask vm`.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
-use anyhow::{Context, ensure};
-use e2e::agent::{Build, exit};
+use anyhow::ensure;
+use e2e::agent::{ALL_COMPLETE, Build, exit};
+use e2e::cluster::Cluster;
+use e2e::doctor::{self, Report};
+use e2e::links::{Links, address, nic};
 use e2e::origin::{PREFIX, shards};
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
 use oss_server::{ACCESS_KEY_ID, ACCESS_KEY_SECRET, Config, Fault, Object, Operation, Rule};
-use serde_json::Value;
 
-use crate::MIB;
+use crate::{MIB, nics};
 
 /// Something that is not as a load needs it.
 struct Trouble {
@@ -98,63 +100,76 @@ fn finds_each_trouble() -> anyhow::Result<()> {
 fn try_out(trouble: &Trouble) -> anyhow::Result<()> {
     let site = Site::new(trouble.file_system, Config::default(), shards(2, 4 * MIB))?;
     (trouble.arrange)(&site);
-    let (name, verdict, words) = trouble.finding;
-    let output = doctor(&site, &[&["--json", "--measure=0"], trouble.arguments].concat())?;
-    let report = json(&output)?;
-    let check = check(&report, name)?;
+    found(&Report::of(&site, trouble.arguments)?, trouble.finding)
+}
+
+/// The report has this finding, and ends as that demands.
+fn found(report: &Report, (name, verdict, words): (&str, &str, &str)) -> anyhow::Result<()> {
+    let check = report.check(name)?;
     ensure!(check["verdict"] == verdict, "{check}");
     ensure!(check["seen"].as_str().is_some_and(|seen| seen.contains(words)), "{check}");
     ensure!(check["advice"].is_string() == (verdict != "ok"), "{check}");
     let status = if verdict == "fail" { exit::INTERNAL } else { exit::OK };
-    ensure!(output.status.code() == Some(status), "{}: {report:#}", output.status);
-    ensure!(!report.to_string().contains(ACCESS_KEY_SECRET), "a secret is in the report: {report:#}");
+    ensure!(report.status.code() == Some(status), "{report:#?}");
+    ensure!(!report.json.to_string().contains(ACCESS_KEY_SECRET), "a secret is in the report: {report:#?}");
     Ok(())
+}
+
+#[test]
+fn finds_packets_that_leave_by_another_nic() -> anyhow::Result<()> {
+    nics::apart(|| {
+        let links = Links::new(&[100, 100])?;
+        let site = nics::site(&links, 4 * MIB)?;
+        let both = links.addresses();
+        let name = format!("source {}", address(1));
+        found(&Report::of(&site, &["--source", &both])?, (&name, "ok", &nic(1)))?;
+        links.forget_rule(1)?;
+        let words = format!("{} has it, but packets from it leave by {}", nic(1), nic(0));
+        found(&Report::of(&site, &["--source", &both])?, (&name, "fail", &words))
+    })
+}
+
+#[test]
+fn asks_peers_whether_they_let_this_node_in() -> anyhow::Result<()> {
+    let site = Site::new(FileSystem::Ext4, Config::default(), shards(1, 4 * MIB))?;
+    let cluster = Cluster::new(1, Config::default(), shards(1, 4 * MIB))?;
+    let agent = cluster.start(0).start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    let seed = cluster.address(0).to_string();
+    let name = format!("peer {seed}");
+    let arguments = ["--peers-listen", "127.0.0.1:0", "--peers", &seed, "--insecure-peers"];
+    let other = [&arguments[..], &["--peers-cluster", "another"]].concat();
+    found(&Report::of(&site, &arguments)?, (&name, "ok", "answers in"))?;
+    found(&Report::of(&site, &other)?, (&name, "fail", "do not accept each other"))?;
+    agent.stop()?.expect(exit::OK)?;
+    found(&Report::of(&site, &arguments)?, (&name, "warn", "no answer from"))
 }
 
 #[test]
 fn is_content_with_a_machine_that_works_and_changes_nothing() -> anyhow::Result<()> {
     let site = Site::new(FileSystem::Ext4, Config::default(), shards(2, 8 * MIB))?;
-    let output = doctor(&site, &["--json", "--measure=1", "--source", "127.0.0.1"])?;
-    let report = json(&output)?;
-    ensure!(output.status.success(), "{report:#}");
-    ensure!(report["version"] == 1, "{report:#}");
-    ensure!(check(&report, "gate")?["seen"].as_str().is_some_and(|seen| seen.starts_with("pre-content")));
-    ensure!(check(&report, "list")?["seen"].as_str().is_some_and(|seen| seen.starts_with("2 objects")));
+    let arguments = ["--json", "--measure=1", "--source", "127.0.0.1"];
+    let report = Report::by(&mut doctor::command(&site, &arguments)?)?;
+    ensure!(report.status.success(), "{report:#?}");
+    ensure!(report.json["version"] == 1, "{report:#?}");
+    ensure!(report.check("gate")?["seen"].as_str().is_some_and(|seen| seen.starts_with("pre-content")));
+    ensure!(report.check("list")?["seen"].as_str().is_some_and(|seen| seen.starts_with("2 objects")));
     for name in ["read", "throughput 127.0.0.1", "time to load", "free space", "memory", "eBPF", "clock"] {
-        let check = check(&report, name)?;
+        let check = report.check(name)?;
         ensure!(check["verdict"] != "fail", "{check}");
     }
     ensure!(site.model_dir().read_dir()?.next().is_none(), "the model directory is no longer empty");
-    let text = String::from_utf8(doctor(&site, &["--measure=0"])?.stdout)?;
+    let text = String::from_utf8(doctor::command(&site, &["--measure=0"])?.output()?.stdout)?;
     ensure!(text.starts_with("kernel\n  ok ") && text.contains(" 0 failed"), "{text}");
     Ok(())
 }
 
 #[test]
 fn works_without_a_configuration() -> anyhow::Result<()> {
-    let output = Command::new(Build::UnderTest.binary()?).args(["doctor", "--json"]).env_clear().output()?;
-    let report = json(&output)?;
-    ensure!(check(&report, "settings")?["verdict"] == "fail", "{report:#}");
-    ensure!(check(&report, "privileges")?["verdict"] == "ok", "{report:#}");
-    ensure!(output.status.code() == Some(exit::INTERNAL), "{}", output.status);
-    Ok(())
-}
-
-fn doctor(site: &Site, arguments: &[&str]) -> anyhow::Result<Output> {
-    let server = site.origin().server();
     let mut command = Command::new(Build::UnderTest.binary()?);
-    command.arg("doctor").args(arguments).env_clear();
-    command.env("OSS_ENDPOINT", server.endpoint()).env("OSS_REGION", "cn-hangzhou");
-    command.env("OSS_ACCESS_KEY_ID", ACCESS_KEY_ID).env("OSS_ACCESS_KEY_SECRET", ACCESS_KEY_SECRET);
-    command.env("OSS_PATH", site.origin().path()).env("MODEL_DIR", site.model_dir());
-    command.output().context("run the doctor")
-}
-
-fn json(output: &Output) -> anyhow::Result<Value> {
-    serde_json::from_slice(&output.stdout).with_context(|| format!("no JSON: {output:?}"))
-}
-
-fn check<'r>(report: &'r Value, name: &str) -> anyhow::Result<&'r Value> {
-    let checks = report["checks"].as_array().context("no list of checks")?;
-    checks.iter().find(|check| check["name"] == name).with_context(|| format!("no {name} in {report:#}"))
+    let report = Report::by(command.args(["doctor", "--json"]).env_clear())?;
+    ensure!(report.check("settings")?["verdict"] == "fail", "{report:#?}");
+    ensure!(report.check("privileges")?["verdict"] == "ok", "{report:#?}");
+    ensure!(report.status.code() == Some(exit::INTERNAL), "{report:#?}");
+    Ok(())
 }

@@ -21,16 +21,16 @@ const NIC_DOWN: &str = "a NIC does not answer; its connections move to the other
 const NIC_UP: &str = "a NIC works again";
 
 /// Runs a test in a thread of its own, which may go into another network namespace.
-fn apart(test: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
+pub(crate) fn apart(test: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
     let _turn = turn::take();
     std::thread::scope(|scope| scope.spawn(test).join()).map_err(|_| anyhow::anyhow!("the test panicked"))?
 }
 
-/// A site whose server is at the other end of the links.
-fn site(links: &Links) -> anyhow::Result<Site> {
-    links.on_server(|| {
+/// A site whose server is at the other end of the links, with two files of `shard` bytes.
+pub(crate) fn site(links: &Links, shard: u64) -> anyhow::Result<Site> {
+    links.on_server(move || {
         let listen = format!("{SERVER}:0").parse().context("the server's address")?;
-        Site::on(Scratch::directory()?, Config { listen, ..Config::default() }, shards(2, SHARD))
+        Site::on(Scratch::directory()?, Config { listen, ..Config::default() }, shards(2, shard))
     })?
 }
 
@@ -52,7 +52,7 @@ fn complete(site: &Site, agent: Agent) -> anyhow::Result<()> {
 fn equal_nics_carry_equal_shares() -> anyhow::Result<()> {
     apart(|| {
         let links = Links::new(&[200, 200])?;
-        let site = site(&links)?;
+        let site = site(&links, SHARD)?;
         let agent = site.start().variable("HTTP_SOURCE_IP", links.addresses()).start()?;
         complete(&site, agent)?;
         let (first, second) = (carried(&site, 0), carried(&site, 1));
@@ -65,7 +65,7 @@ fn equal_nics_carry_equal_shares() -> anyhow::Result<()> {
 fn unequal_nics_named_by_name_carry_unequal_shares() -> anyhow::Result<()> {
     apart(|| {
         let links = Links::new(&[200, 50])?;
-        let site = site(&links)?;
+        let site = site(&links, SHARD)?;
         let agent = site.start().option("--source", links.names()).start()?;
         complete(&site, agent)?;
         let (fast, slow) = (carried(&site, 0), carried(&site, 1));
@@ -79,7 +79,7 @@ fn unequal_nics_named_by_name_carry_unequal_shares() -> anyhow::Result<()> {
 fn mid_load(happens: impl FnOnce(&Links, &Site, &Agent) -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
     apart(|| {
         let links = Links::new(&[100, 100])?;
-        let site = site(&links)?;
+        let site = site(&links, SHARD)?;
         let agent = site.start().variable("HTTP_SOURCE_IP", links.addresses()).start()?;
         agent.wait_for(FILES_VISIBLE)?;
         site.wait_percent(20, PATIENCE)?;

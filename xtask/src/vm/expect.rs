@@ -3,7 +3,7 @@
 //! One small table by kernel version, because the agent itself never looks at a version: it tries. When the agent
 //! learns something new on an old kernel a check fails here, and the table is changed with it.
 
-use super::report::{Denied, Line, Probes, Readers, Seen, Trace};
+use super::report::{DOCTOR, Denied, Doctor, LOCKED_DOWN, Line, Probes, Readers, Seen, Trace};
 
 /// What holds from a kernel version on.
 #[derive(Debug)]
@@ -99,11 +99,13 @@ pub(crate) fn verdicts(lines: &[Line]) -> Vec<Verdict> {
         return vec![("kernel".to_owned(), Err(why))];
     };
     let mut verdicts: Vec<Verdict> = lines.iter().filter_map(|line| judge(expected, line)).collect();
+    let locks_down = matches!(lines.first(), Some(Line::Kernel { locks_down: true, .. }));
     let due = FILE_SYSTEMS.iter().flat_map(|file_system| {
         let at_open = (on(expected, file_system).gates == STOP).then_some(AT_OPEN);
         CHECKS.into_iter().chain(at_open).map(|check| name(check, file_system)).collect::<Vec<_>>()
     });
-    for name in due {
+    let last = [Some(DOCTOR), locks_down.then_some(LOCKED_DOWN)];
+    for name in due.chain(last.into_iter().flatten().map(str::to_owned)) {
         if !verdicts.iter().any(|(made, _)| *made == name) {
             verdicts.push((name, Err("was not made".to_owned())));
         }
@@ -117,7 +119,7 @@ pub(crate) fn verdicts(lines: &[Line]) -> Vec<Verdict> {
 /// As the machine told it.
 pub(crate) fn version(lines: &[Line]) -> Option<&str> {
     lines.iter().find_map(|line| match line {
-        Line::Kernel { version } => Some(version.as_str()),
+        Line::Kernel { version, .. } => Some(version.as_str()),
         _ => None,
     })
 }
@@ -140,6 +142,10 @@ fn judge(expected: &Expectation, line: &Line) -> Option<Verdict> {
         }
         Line::Denied(denied) => (name("denied", &denied.file_system), judge_denial(expected, denied)),
         Line::TakenOver(taken) => (name("taken over", &taken.file_system), Ok(())),
+        Line::Doctor(doctor) => {
+            let name = if doctor.locked_down { LOCKED_DOWN } else { DOCTOR };
+            (name.to_owned(), judge_doctor(expected, doctor))
+        }
         Line::Readers(readers) if readers.gate == OPEN => {
             (name(AT_OPEN, &readers.file_system), judge_readers(on(&readers.file_system), readers, &[OPEN]))
         }
@@ -204,6 +210,26 @@ fn judge_readers(expected: &On, readers: &Readers, gates: &[&str]) -> Result<(),
     Ok(())
 }
 
+fn judge_doctor(expected: &Expectation, doctor: &Doctor) -> Result<(), String> {
+    if !doctor.failed.is_empty() {
+        return Err(format!("failed: {}", doctor.failed.join(", ")));
+    }
+    // Nobody can be stopped by eBPF programs that may not be loaded.
+    let gates = if doctor.locked_down && expected.ext4.gates == STOP { &[OPEN] } else { expected.ext4.gates };
+    if !gates.iter().any(|gate| doctor.gate.starts_with(gate)) {
+        return Err(format!("the gate is {}, expected {}", doctor.gate, gates.join(" or ")));
+    }
+    let wanted = if doctor.locked_down { "warn" } else { "ok" };
+    if doctor.lockdown != wanted || doctor.ebpf != wanted {
+        let warned = doctor.warned.join(", ");
+        return Err(format!(
+            "lockdown {}, eBPF {}, expected {wanted}; warned: {warned}",
+            doctor.lockdown, doctor.ebpf
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::report::TakenOver;
@@ -211,7 +237,7 @@ mod tests {
 
     /// What a machine says where all is as it should be on Linux 6.12.
     fn lines() -> Vec<Line> {
-        let mut lines = vec![Line::Kernel { version: "6.12.3".to_owned() }];
+        let mut lines = vec![Line::Kernel { version: "6.12.3".to_owned(), locks_down: true }];
         for (file_system, reads) in [("ext4", Seen::Pages), ("tmpfs", Seen::Exact)] {
             let file_system = file_system.to_owned();
             let trace = |pattern: &str, seen| {
@@ -238,6 +264,18 @@ mod tests {
             lines.push(Line::Denied(Denied { file_system: file_system.clone(), errno: EPERM.to_owned() }));
             lines.push(Line::TakenOver(TakenOver { file_system }));
         }
+        for locked_down in [false, true] {
+            let verdict = if locked_down { "warn" } else { "ok" }.to_owned();
+            let gate = if locked_down { "open: readers wait" } else { "stop: each read" }.to_owned();
+            let (failed, warned) = (Vec::new(), Vec::new());
+            lines.push(Line::Doctor(Doctor {
+                locked_down,
+                gate,
+                lockdown: verdict.clone(),
+                ebpf: verdict,
+                failed,
+            }));
+        }
         lines.push(Line::End { ms: 2 });
         lines
     }
@@ -249,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_as_expected_passes() {
         assert_eq!(failures(&lines()), [""; 0]);
-        assert_eq!(verdicts(&lines()).len(), 16);
+        assert_eq!(verdicts(&lines()).len(), 18);
     }
 
     #[test]
@@ -263,6 +301,9 @@ mod tests {
             (7, r#""errno":"EPERM""#, r#""errno":"EIO""#, "denied on ext4"),
             (12, r#""held":1"#, r#""held":0"#, "readers on tmpfs"),
             (14, r#""missing":[]"#, r#""missing":["mm_filemap_fault"]"#, "probes on tmpfs"),
+            (17, r#""ebpf":"ok""#, r#""ebpf":"warn""#, DOCTOR),
+            (17, r#""failed":[]"#, r#""failed":["clock"]"#, DOCTOR),
+            (18, r#""lockdown":"warn""#, r#""lockdown":"ok""#, LOCKED_DOWN),
         ] {
             let mut lines = lines();
             let text = serde_json::to_string(&lines[index]).unwrap();
@@ -276,9 +317,9 @@ mod tests {
     fn a_check_that_was_not_made_fails() {
         let mut told = lines();
         told.truncate(3);
-        assert_eq!(failures(&told).len(), 15);
+        assert_eq!(failures(&told).len(), 17);
         assert_eq!(failures(&[]), ["kernel"]);
-        told[0] = Line::Kernel { version: "5.10.1".to_owned() };
+        told[0] = Line::Kernel { version: "5.10.1".to_owned(), locks_down: true };
         assert_eq!(failures(&told), ["kernel"]);
     }
 

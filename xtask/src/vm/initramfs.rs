@@ -30,6 +30,7 @@ for module in /modules/*; do insmod $module; done
 mount -t virtiofs -o ro {ROOT_TAG} /root
 mount -t proc proc /root/proc
 mount -t sysfs sysfs /root/sys
+mount -t securityfs securityfs /root/sys/kernel/security
 mount -t tracefs tracefs /root/sys/kernel/tracing
 mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
 mount -t devtmpfs devtmpfs /root/dev

@@ -5,6 +5,7 @@
 //! (`OSSC_TEST_PYTHON`), like the end-to-end tests whose parts it uses. Loads are small, since an emulated machine is
 //! ten times as slow. A check that cannot be carried out is a line too; the next one is still run.
 
+mod doctor;
 mod failures;
 mod patterns;
 mod readers;
@@ -21,7 +22,7 @@ use clap::Parser;
 use e2e::agent::Build;
 use e2e::scratch::{FileSystem, Scratch};
 
-use crate::report::{Line, Probes};
+use crate::report::{DOCTOR, LOCKED_DOWN, Line, Probes};
 
 /// Finds out what the agent can do on the running kernel.
 #[derive(Debug, Parser)]
@@ -29,6 +30,9 @@ struct Arguments {
     /// Where the lines go; standard output unless given.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Lock the kernel down in the end, which only a reboot takes back: for emulated machines.
+    #[arg(long)]
+    lock_down: bool,
 }
 
 /// What model files are put on: a disk file system and memory.
@@ -53,9 +57,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut report = Report::open(arguments)?;
     let banner = std::fs::read_to_string("/proc/version").context("the kernel's version")?;
     let version = version(&banner).with_context(|| format!("no version in {banner:?}"))?.to_owned();
-    report.tell(&Line::Kernel { version })?;
+    report.tell(&Line::Kernel { version, locks_down: arguments.lock_down })?;
     for file_system in FILE_SYSTEMS {
         check(&mut report, &reader, file_system)?;
+    }
+    report.tell_outcome(DOCTOR, doctor::check().map(Line::Doctor))?;
+    if arguments.lock_down {
+        report.tell_outcome(LOCKED_DOWN, doctor::locked_down(&reader).map(Line::Doctor))?;
     }
     report.tell(&Line::End { ms: millis(started.elapsed()) })
 }

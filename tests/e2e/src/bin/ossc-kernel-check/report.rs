@@ -5,6 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The checks that are not made on each file system.
+pub(crate) const DOCTOR: &str = "doctor";
+pub(crate) const LOCKED_DOWN: &str = "doctor and load under lockdown";
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "check", rename_all = "kebab-case")]
@@ -13,6 +17,8 @@ pub(crate) enum Line {
     Kernel {
         /// As its authors number it, not the distribution: `6.1.192`.
         version: String,
+        /// Whether it is locked down in the end.
+        locks_down: bool,
     },
     /// Which eBPF probes the agent missed, by its own log and by the trace's summary.
     Probes(Probes),
@@ -24,6 +30,8 @@ pub(crate) enum Line {
     Denied(Denied),
     /// A reader that waited when the agent was killed got its bytes from the next one.
     TakenOver(TakenOver),
+    /// `ossc-agent doctor` with the model on ext4.
+    Doctor(Doctor),
     /// A check that could not be carried out.
     Broken {
         /// Its name, with the file system.
@@ -113,4 +121,21 @@ pub(crate) struct Denied {
 pub(crate) struct TakenOver {
     /// Where the file was.
     pub(crate) file_system: String,
+}
+
+/// What the doctor said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Doctor {
+    /// Whether the kernel was locked down before.
+    pub(crate) locked_down: bool,
+    /// What it saw of the gate.
+    pub(crate) gate: String,
+    /// Its verdict on lockdown.
+    pub(crate) lockdown: String,
+    /// Its verdict on eBPF.
+    pub(crate) ebpf: String,
+    /// The checks that failed.
+    pub(crate) failed: Vec<String>,
+    /// Those that it warns of.
+    pub(crate) warned: Vec<String>,
 }
