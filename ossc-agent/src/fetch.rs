@@ -198,7 +198,7 @@ impl Fetcher {
             store,
             queue,
             turns,
-            nics: Nics::new(config.sources.len()),
+            nics: Nics::new(config.sources.len(), Instant::now()),
             patience: Patience::new(retry.still),
             crowd: Crowd::new(connections.get(), config.threads.get(), Instant::now()),
             limit: Limit::new(config.bandwidth_limit, Instant::now()),

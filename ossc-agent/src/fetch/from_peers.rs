@@ -61,7 +61,7 @@ pub(super) async fn from_peers(
                 fetching.received(Ok(()));
                 return FromPeers::There;
             }
-            Err(trouble @ (Trouble::Source(_) | Trouble::Still)) => {
+            Err(trouble @ (Trouble::Source(_) | Trouble::Still { .. } | Trouble::Crawls)) => {
                 tracing::debug!(?trouble, "a peer's block did not come");
                 let cause =
                     if let Trouble::Source(fault) = &trouble { fault.cause.downcast_ref() } else { None };

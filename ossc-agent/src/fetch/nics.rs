@@ -1,10 +1,11 @@
 //! Which NIC each connection goes through. Connections are dealt out evenly over the NICs that work; since each takes
 //! its next extent when it is done with the last one, a fast NIC moves more bytes than a slow one without anybody
-//! counting. A NIC whose requests fail or stand still one after the other is down: its connections move to the
-//! others at once, and after a while one of them tries it again. Driven by `worker`; binding sockets is `oss`'s.
+//! counting. A NIC whose requests fail one after the other, with nothing coming through it meanwhile or at a crawl, is
+//! down if others are not: its connections move to those at once, and after a while one of them tries it again. Driven by `worker`; binding sockets is `oss`'s.
 //!
 //! With one NIC, or none named, there is nothing to choose and nothing here ever says to move.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::sync::Lock;
@@ -17,19 +18,44 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(8);
 
 /// The NICs, by number.
-pub(super) struct Nics(Lock<Vec<Nic>>);
+pub(super) struct Nics {
+    nics: Lock<Vec<Nic>>,
+    came: Vec<Came>,
+    /// When `Came` counts from.
+    epoch: Instant,
+}
 
 #[derive(Debug, Clone)]
 struct Nic {
     /// Connections that go through it.
     connections: u32,
-    /// Failures since anything arrived through it.
+    /// Failures in a row, and when the last one was.
     strikes: u32,
+    struck: Instant,
     /// Not before this time; then one connection tries it.
     rests_until: Option<Instant>,
     rest: Duration,
-    /// Moving average over its connections.
-    reach: u64,
+}
+
+/// What has come through a NIC.
+#[derive(Debug, Default)]
+struct Came {
+    bytes: AtomicU64,
+    /// Nanoseconds from the epoch to the last of it; 0 = nothing ever.
+    last: AtomicU64,
+}
+
+/// What had come through each NIC at a time; empty if there is only one.
+#[derive(Debug)]
+pub(super) struct Since(Vec<u64>);
+
+/// What happened to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It broke, or nothing came for too long.
+    Broken,
+    /// It is far slower than those through other NICs.
+    Crawls,
 }
 
 impl Nic {
@@ -44,53 +70,93 @@ impl Nic {
 
 impl Nics {
     /// At least one: the kernel's choice where none is named.
-    pub(super) fn new(count: usize) -> Self {
-        let nic = Nic { connections: 0, strikes: 0, rests_until: None, rest: FIRST_REST, reach: 0 };
-        Self(Lock::new(vec![nic; count.max(1)]))
+    pub(super) fn new(count: usize, now: Instant) -> Self {
+        let count = count.max(1);
+        let nic = Nic { connections: 0, strikes: 0, struck: now, rests_until: None, rest: FIRST_REST };
+        let came = (0..count).map(|_| Came::default()).collect();
+        Self { nics: Lock::new(vec![nic; count]), came, epoch: now }
     }
 
-    /// What a connection through the best NIC moves in the time of an extent; 0 with only one.
-    pub(super) fn best_reach(&self) -> u64 {
-        self.0.with(|nics| {
-            let up = nics.iter().filter(|nic| nic.is_up() && nics.len() > 1);
-            up.map(|nic| nic.reach).max().unwrap_or(0)
+    /// A reply's head or bytes of a body came.
+    pub(super) fn came(&self, nic: usize, bytes: u64, now: Instant) {
+        let Some(came) = self.came.get(nic).filter(|_| self.came.len() > 1) else { return };
+        came.bytes.fetch_add(bytes, Ordering::Relaxed);
+        came.last.store(self.nanos(now), Ordering::Relaxed);
+    }
+
+    /// Now, for `others_moved`.
+    pub(super) fn since(&self) -> Since {
+        let several = self.came.iter().filter(|_| self.came.len() > 1);
+        Since(several.map(|came| came.bytes.load(Ordering::Relaxed)).collect())
+    }
+
+    /// What a connection through the best other NIC has moved since then, on average.
+    pub(super) fn others_moved(&self, own: usize, since: &Since) -> u64 {
+        let moved = |at: usize, nic: &Nic| {
+            let before = since.0.get(at)?;
+            let now = self.came.get(at)?.bytes.load(Ordering::Relaxed);
+            Some(now.saturating_sub(*before) / u64::from(nic.connections.max(1)))
+        };
+        self.nics.with(|nics| {
+            let others = nics.iter().enumerate().filter(|(at, nic)| *at != own && nic.is_up());
+            others.filter_map(|(at, nic)| moved(at, nic)).max().unwrap_or(0)
         })
+    }
+
+    /// Whether nothing has come through a NIC since then, while something came through another.
+    pub(super) fn is_silent(&self, own: usize, since: Instant) -> bool {
+        let since = self.nanos(since);
+        self.last(own) <= since && (0..self.came.len()).any(|at| at != own && self.last(at) > since)
+    }
+
+    fn last(&self, nic: usize) -> u64 {
+        self.came.get(nic).map_or(0, |came| came.last.load(Ordering::Relaxed))
+    }
+
+    fn nanos(&self, time: Instant) -> u64 {
+        u64::try_from(time.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// All of them, for whoever looks.
     pub(super) fn view(&self) -> Vec<NicView> {
         let view = |nic: &Nic| NicView { connections: nic.connections, is_up: nic.is_up() };
-        self.0.with(|nics| nics.iter().map(view).collect())
+        self.nics.with(|nics| nics.iter().map(view).collect())
     }
 
     /// Which NIC a new connection goes through.
     pub(super) fn join(&self) -> usize {
-        self.0.with(|nics| {
+        self.nics.with(|nics| {
             let at = quietest(nics);
             add(nics, at);
             at
         })
     }
 
-    /// The connection's NIC moved a request to its end, and `reach` bytes in the time of an extent. True if it had
-    /// been down.
-    pub(super) fn worked(&self, nic: usize, reach: u64) -> bool {
-        self.0.with(|nics| {
+    /// The connection's NIC moved a request to its end. True if it had been down.
+    pub(super) fn worked(&self, nic: usize) -> bool {
+        self.nics.with(|nics| {
             let Some(nic) = nics.get_mut(nic) else { return false };
-            nic.reach = nic.reach * 7 / 8 + reach / 8;
             nic.strikes = 0;
             nic.rest = FIRST_REST;
             nic.rests_until.take().is_some()
         })
     }
 
-    /// A request of the connection failed or stood still. True if the NIC is down by this.
-    pub(super) fn failed(&self, nic: usize, now: Instant) -> bool {
-        self.0.with(|nics| {
-            let only = nics.len() == 1;
-            let Some(nic) = nics.get_mut(nic) else { return false };
+    /// A request of the connection failed. True if the NIC is down by this.
+    pub(super) fn failed(&self, own: usize, failure: Failure, now: Instant) -> bool {
+        let last = self.last(own);
+        self.nics.with(|nics| {
+            // Those that fail as well, and have moved nothing since this one has, say nothing against it.
+            let others_work = nics.iter().enumerate().any(|(at, nic)| {
+                at != own && nic.is_up() && (failure == Failure::Crawls || self.last(at) > last)
+            });
+            let Some(nic) = nics.get_mut(own) else { return false };
+            if failure == Failure::Broken && last > self.nanos(nic.struck) {
+                nic.strikes = 0;
+            }
             nic.strikes += 1;
-            if only || nic.strikes < STRIKES {
+            nic.struck = now;
+            if !others_work || nic.strikes < STRIKES {
                 return false;
             }
             // Requests that fail while it rests were begun before; the one that tried it extends the rest.
@@ -105,7 +171,7 @@ impl Nics {
 
     /// Where the connection goes on after a failure: through another NIC if one works.
     pub(super) fn after_failure(&self, own: usize) -> usize {
-        self.0.with(|nics| {
+        self.nics.with(|nics| {
             let others = nics.iter().enumerate().filter(|(at, nic)| *at != own && nic.is_up());
             let better = others.min_by_key(|(_, nic)| nic.connections).map(|(at, _)| at);
             better.map_or(own, |to| change(nics, own, to))
@@ -115,7 +181,7 @@ impl Nics {
     /// Where the connection goes on between two requests: to a NIC that is to be tried again, from one that is down,
     /// or to one with fewer connections.
     pub(super) fn between(&self, own: usize, now: Instant) -> usize {
-        self.0.with(|nics| {
+        self.nics.with(|nics| {
             if nics.len() == 1 {
                 return own;
             }
@@ -163,38 +229,44 @@ fn change(nics: &mut [Nic], from: usize, to: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::Failure::{Broken, Crawls};
     use super::*;
+
+    const STEP: Duration = Duration::from_millis(100);
 
     #[test]
     fn connections_are_dealt_out_evenly_and_stay() {
-        let (nics, now) = (Nics::new(2), Instant::now());
+        let now = Instant::now();
+        let nics = Nics::new(2, now);
         assert_eq!([0; 5].map(|_| nics.join()), [0, 1, 0, 1, 0]);
         assert_eq!([0, 1].map(|own| nics.between(own, now)), [0, 1]);
-        let one = Nics::new(0);
+        let one = Nics::new(0, now);
         assert_eq!([one.join(), one.join(), one.between(0, now), one.after_failure(0)], [0; 4]);
-        assert!(!one.failed(0, now) && !one.failed(0, now) && !one.failed(0, now));
+        assert!([0; 3].iter().all(|_| !one.failed(0, Broken, now)));
+        assert!(!one.is_silent(0, now) && one.others_moved(0, &one.since()) == 0);
     }
 
     #[test]
     fn a_dead_nic_loses_its_connections_and_is_tried_again() {
-        let (nics, start) = (Nics::new(2), Instant::now());
+        let begin = Instant::now();
+        let (nics, start) = (Nics::new(2, begin), begin + STEP);
         for _ in 0..4 {
             nics.join();
         }
-        assert!(!nics.failed(0, start));
+        nics.came(1, 1, start);
+        assert!(!nics.failed(0, Broken, start));
         assert_eq!(nics.after_failure(0), 1, "the connection that failed moves, the other one not yet");
-        assert!(nics.failed(0, start), "two in a row");
+        assert!(nics.failed(0, Broken, start), "two in a row");
         assert_eq!(nics.after_failure(0), 1);
         assert_eq!(nics.between(1, start), 1);
         let due = start + FIRST_REST;
         assert_eq!(nics.between(1, due), 0, "one connection tries it");
         assert_eq!(nics.between(1, due), 1, "and only one");
-        assert!(!nics.failed(0, due));
+        assert!(!nics.failed(0, Broken, due));
         assert_eq!(nics.after_failure(0), 1);
         let due = due + FIRST_REST * 2;
         assert_eq!(nics.between(1, due), 0);
-        assert!(nics.worked(0, 800), "it is back");
-        assert_eq!(nics.best_reach(), 100);
+        assert!(nics.worked(0), "it is back");
         assert_eq!(
             [nics.between(1, due), nics.between(1, due), nics.between(0, due)],
             [0, 1, 0],
@@ -203,13 +275,51 @@ mod tests {
     }
 
     #[test]
-    fn when_all_are_down_they_are_still_used() {
-        let (nics, now) = (Nics::new(2), Instant::now());
-        nics.join();
-        for nic in [0, 0, 1, 1] {
-            nics.failed(nic, now);
+    fn a_nic_through_which_something_comes_is_not_dead() {
+        let begin = Instant::now();
+        let nics = Nics::new(2, begin);
+        // One in two requests fails, on each.
+        for step in 1..50 {
+            let now = begin + STEP * step;
+            nics.came(0, 1, now);
+            nics.came(1, 1, now + STEP / 2);
+            assert!(!nics.failed(0, Broken, now + STEP / 2), "step {step}");
+            assert!(!nics.failed(1, Broken, now + STEP / 2), "step {step}");
         }
-        assert_eq!(nics.after_failure(0), 0);
+        // Nothing comes through the first any more.
+        let (before, now) = (begin + STEP * 49, begin + STEP * 60);
+        nics.came(1, 1, now);
+        assert!(nics.is_silent(0, before) && !nics.is_silent(1, before));
+        assert!(nics.failed(0, Broken, now));
+    }
+
+    #[test]
+    fn when_all_fail_none_is_dead() {
+        let begin = Instant::now();
+        let nics = Nics::new(2, begin);
+        nics.join();
+        for nic in [0, 1, 0, 1, 0, 1] {
+            assert!(!nics.failed(nic, Broken, begin + STEP));
+        }
+        assert!(!nics.is_silent(0, begin) && !nics.is_silent(1, begin));
+        assert_eq!(nics.after_failure(0), 1, "but another one may do better");
         assert!(nics.join() < 2);
+    }
+
+    #[test]
+    fn a_nic_that_crawls_is_left_though_something_comes() {
+        let begin = Instant::now();
+        let nics = Nics::new(2, begin);
+        for _ in 0..4 {
+            nics.join();
+        }
+        let since = nics.since();
+        nics.came(0, 10, begin + STEP);
+        nics.came(1, 400, begin + STEP);
+        assert_eq!([nics.others_moved(0, &since), nics.others_moved(1, &since)], [200, 5]);
+        assert_eq!(nics.others_moved(0, &nics.since()), 0);
+        assert!(!nics.failed(0, Crawls, begin + STEP));
+        nics.came(0, 10, begin + STEP * 2);
+        assert!(nics.failed(0, Crawls, begin + STEP * 2));
     }
 }

@@ -5,8 +5,11 @@
 //!
 //! Two bounds. The eager one is a few times what replies took lately, so that one of a hundred that takes a hundred
 //! times as long costs little; since it may be wrong, only a small share of requests may be given up by it. The firm
-//! one needs no such budget. Both hold only while other connections move: when all stand still, then so does the
-//! server or this machine, and more requests would not help; then `oss`'s own bounds decide.
+//! one needs no such budget. Neither says that a request stands still unless others overtake it: since it began to
+//! wait, more waits of its kind have ended than were under way then, so one that began later was served before it.
+//! Where a limit that all share makes all of them slow, or an origin serves one after the other, nobody is overtaken;
+//! and when all stand still, then so does the server or this machine, and more requests would not help: then `oss`'s
+//! own bounds decide.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +22,7 @@ const LEAST_EAGER: Duration = Duration::from_millis(100);
 pub(super) const FIRM: Duration = Duration::from_millis(750);
 /// How often the firm bound doubles, after giving up again and again: to 12 s.
 const MOST_DOUBLED: u32 = 4;
-/// So many bounds in a row are waited for though no other connection moves.
+/// So many bounds in a row are waited for when no other connection moves.
 const ALONE: u32 = 4;
 /// Eager bound, in typical waits.
 const TIMES_TYPICAL: u32 = 8;
@@ -35,8 +38,23 @@ const BURST: u32 = 4;
 pub(super) struct Patience {
     firm: Duration,
     state: Lock<State>,
-    /// Pieces received by all connections: whether others move.
-    pieces: AtomicU64,
+    replies: Waits,
+    pieces: Waits,
+}
+
+/// What a request waits for. Those of one kind are compared: pieces may come while replies have to wait in line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Reply,
+    Piece,
+}
+
+/// The waits of one kind, of all connections.
+#[derive(Debug, Default)]
+struct Waits {
+    under_way: AtomicU64,
+    /// Those that got what they waited for.
+    ended: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -60,7 +78,7 @@ impl Patience {
     pub(super) fn new(firm: Duration) -> Self {
         let state =
             State { typical: Duration::ZERO, spread: Duration::ZERO, known: 0, credit: BURST * ONE_IN };
-        Self { firm, state: Lock::new(state), pieces: AtomicU64::new(0) }
+        Self { firm, state: Lock::new(state), replies: Waits::default(), pieces: Waits::default() }
     }
 
     /// For the next wait of a request that was given up `given_up` times already. `fresh`: its connection has to be
@@ -97,14 +115,25 @@ impl Patience {
         });
     }
 
-    /// Looks after one wait.
-    pub(super) fn watch(&self, bound: Bound) -> Watch<'_> {
-        Watch { patience: self, bound, pieces: self.pieces.load(Ordering::Relaxed), alone: 0 }
+    /// Looks after a wait that begins.
+    pub(super) fn watch(&self, kind: Kind, bound: Bound) -> Watch<'_> {
+        let before = self.waits(kind).under_way.fetch_add(1, Ordering::Relaxed);
+        Watch { patience: self, kind, bound, before, ended: self.ended(kind), all: self.all(), alone: 0 }
     }
 
-    /// A piece arrived on some connection.
-    pub(super) fn moved(&self) {
-        self.pieces.fetch_add(1, Ordering::Relaxed);
+    fn waits(&self, kind: Kind) -> &Waits {
+        match kind {
+            Kind::Reply => &self.replies,
+            Kind::Piece => &self.pieces,
+        }
+    }
+
+    fn ended(&self, kind: Kind) -> u64 {
+        self.waits(kind).ended.load(Ordering::Relaxed)
+    }
+
+    fn all(&self) -> u64 {
+        self.ended(Kind::Reply) + self.ended(Kind::Piece)
     }
 }
 
@@ -112,30 +141,58 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     patience: &'a Patience,
+    kind: Kind,
     bound: Bound,
-    /// As they were when the bound began.
-    pieces: u64,
+    /// Of its kind, when it began: under way besides it, and ended.
+    before: u64,
+    ended: u64,
+    /// Ended of all kinds when the bound began.
+    all: u64,
     /// Bounds in a row that passed without anybody moving.
     alone: u32,
 }
 
 impl Watch<'_> {
-    /// A bound has passed, in which this request `moved` or not. Whether it stands still and is to be given up.
-    pub(super) fn is_still(&mut self, moved: bool) -> bool {
-        let pieces = self.patience.pieces.load(Ordering::Relaxed);
-        let others_move = std::mem::replace(&mut self.pieces, pieces) != pieces;
-        self.alone = if moved { 0 } else { self.alone + 1 };
-        let still = !moved && (others_move || self.alone == ALONE);
+    /// A bound has passed, in which this request `moved` or not; nothing comes through its NIC at all if that
+    /// `is_silent`. Whether it stands still and is to be given up.
+    pub(super) fn is_still(&mut self, moved: bool, is_silent: bool) -> bool {
+        let all = self.patience.all();
+        let others_move = std::mem::replace(&mut self.all, all) != all;
+        self.alone = if moved || others_move { 0 } else { self.alone + 1 };
+        let ended = self.patience.ended(self.kind);
+        if moved {
+            let under_way = self.patience.waits(self.kind).under_way.load(Ordering::Relaxed);
+            (self.before, self.ended) = (under_way.saturating_sub(1), ended);
+            return false;
+        }
+        let is_overtaken = ended.saturating_sub(self.ended) > self.before;
+        let still = is_overtaken || is_silent || self.alone == ALONE;
         if still && self.bound.eager {
             self.patience.state.with(|state| state.credit = state.credit.saturating_sub(ONE_IN));
         }
         still
+    }
+
+    /// It got what it waited for.
+    pub(super) fn end(self) {
+        self.patience.waits(self.kind).ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.patience.waits(self.kind).under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A wait of a reply that gets it at once.
+    fn another_moves(patience: &Patience) {
+        patience.watch(Kind::Reply, patience.bound(0, true)).end();
+    }
 
     #[test]
     fn the_eager_bound_follows_what_is_typical() {
@@ -165,9 +222,9 @@ mod tests {
         }
         let mut tries = 0;
         while let bound @ Bound { eager: true, .. } = patience.bound(0, false) {
-            let mut watch = patience.watch(bound);
-            patience.moved();
-            assert!(watch.is_still(false));
+            let mut watch = patience.watch(Kind::Reply, bound);
+            another_moves(&patience);
+            assert!(watch.is_still(false, false));
             tries += 1;
         }
         assert_eq!(tries, BURST);
@@ -178,17 +235,44 @@ mod tests {
     #[test]
     fn who_moves_or_is_not_alone_in_standing_still_is_waited_for() {
         let patience = Patience::new(FIRM);
-        let mut watch = patience.watch(patience.bound(0, true));
-        assert_eq!(
-            [false; 4].map(|moved| watch.is_still(moved)),
-            [false, false, false, true],
-            "nobody moves"
-        );
-        let mut watch = patience.watch(patience.bound(0, true));
+        let watch = || patience.watch(Kind::Reply, patience.bound(0, true));
+        let mut alone = watch();
+        let still = [false; 4].map(|moved| alone.is_still(moved, false));
+        assert_eq!(still, [false, false, false, true], "nobody moves");
+        drop(alone);
+        let mut moving = watch();
         let moves = [true, true, true, true, true, false].map(|moved| {
-            patience.moved();
-            watch.is_still(moved)
+            another_moves(&patience);
+            moving.is_still(moved, false)
         });
-        assert_eq!(moves, [false, false, false, false, false, true], "others move");
+        assert_eq!(moves, [false, false, false, false, false, true], "others overtake it");
+        assert!(watch().is_still(false, true), "its NIC is silent");
+    }
+
+    #[test]
+    fn who_waits_in_line_is_waited_for_and_who_is_overtaken_is_not() {
+        let patience = Patience::new(FIRM);
+        let watch = |kind| patience.watch(kind, patience.bound(0, true));
+        // A limit that all share: sixteen are served in turn, one in each bound, and wait again behind the others.
+        let mut line: std::collections::VecDeque<_> = (0..16).map(|_| watch(Kind::Reply)).collect();
+        for bound in 0..100 {
+            line.pop_front().unwrap().end();
+            // Pieces come all the time, and so do none that are late.
+            watch(Kind::Piece).end();
+            line.push_back(watch(Kind::Reply));
+            for (place, waiting) in line.iter_mut().enumerate() {
+                assert!(!waiting.is_still(false, false), "bound {bound}, place {place}");
+            }
+        }
+        // The first of them is left out from now on.
+        let mut left_out = line.pop_front().unwrap();
+        let mut bounds = 0;
+        while !left_out.is_still(false, false) {
+            line.pop_front().unwrap().end();
+            line.push_back(watch(Kind::Reply));
+            bounds += 1;
+        }
+        // All 15 others had begun before it; the next to end began later.
+        assert_eq!(bounds, 1);
     }
 }

@@ -11,7 +11,7 @@ const EXTENT_TIME: Duration = Duration::from_millis(100);
 
 /// A request is not called a crawl before this time ...
 const CRAWL_TIME: Duration = Duration::from_secs(1);
-/// ... and then is one below this part of what connections through the best NIC do ...
+/// ... and then is one that moves less than this part of what a connection through another NIC does ...
 const CRAWL: u64 = 8;
 /// ... that would take longer than this to its end.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -37,29 +37,15 @@ impl Rate {
     }
 }
 
-/// How slow a request may be before it is worth another path, where there is one: through a NIC that has slowed
-/// down, or is far slower than the others, a block would be waited for at the end of a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Floor {
-    /// Bytes in `EXTENT_TIME`; 0 = any speed will do.
-    reach: u64,
-}
-
-impl Floor {
-    /// Far below what a connection through the best NIC moves in the time of an extent; 0 if there is no other.
-    pub(super) fn below(best: u64) -> Self {
-        Self { reach: best / CRAWL }
-    }
-
-    /// Whether `bytes` in `took` is a crawl, of which `left` bytes are not worth waiting for. A request is given
-    /// some time to begin with.
-    pub(super) fn is_crawl(self, bytes: u64, left: u64, took: Duration) -> bool {
-        let wide = u128::from;
-        self.reach > 0
-            && took > CRAWL_TIME
-            && wide(bytes) * EXTENT_TIME.as_nanos() < wide(self.reach) * took.as_nanos()
-            && wide(left) * took.as_nanos() > wide(bytes) * LAST_WAIT.as_nanos()
-    }
+/// Whether `bytes` in `took` is a crawl, of which `left` bytes are not worth waiting for where there is another path:
+/// through a NIC that has slowed down, or is far slower than the others, a block would be waited for at the end of a
+/// load. `others` says what a connection through another NIC moved in the same time: a limit that all share makes all
+/// of them slow, and is no reason to leave a NIC. A request is given some time to begin with.
+pub(super) fn is_crawl(bytes: u64, left: u64, took: Duration, others: impl FnOnce() -> u64) -> bool {
+    let wide = u128::from;
+    took > CRAWL_TIME
+        && wide(left) * took.as_nanos() > wide(bytes) * LAST_WAIT.as_nanos()
+        && bytes < others() / CRAWL
 }
 
 #[cfg(test)]
@@ -67,15 +53,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crawl_is_far_below_the_best_and_far_from_its_end() {
-        let floor = Floor::below(8 << 20);
-        let after = |seconds| Duration::from_secs(seconds);
-        assert!(!floor.is_crawl(0, 1, CRAWL_TIME));
-        assert!(floor.is_crawl(19 << 20, 100 << 20, after(2)));
-        assert!(!floor.is_crawl(21 << 20, 100 << 20, after(2)));
-        assert!(!floor.is_crawl(19 << 20, 9 << 20, after(2)), "nearly there");
-        assert!(floor.is_crawl(0, 1, after(2)));
-        assert!(!Floor::below(0).is_crawl(0, 1, after(9)));
+    fn a_crawl_is_far_below_what_others_do_and_far_from_its_end() {
+        let crawls = |bytes: u64, left: u64, seconds, others: u64| {
+            is_crawl(bytes << 20, left << 20, Duration::from_secs(seconds), || others << 20)
+        };
+        assert!(crawls(19, 100, 2, 160));
+        assert!(!crawls(20, 100, 2, 160));
+        assert!(!crawls(19, 100, 1, 160), "it has just begun");
+        assert!(!crawls(19, 9, 2, 160), "nearly there");
+        assert!(crawls(0, 1, 2, 8));
+        assert!(!crawls(0, 1, 9, 0), "nor do others move");
     }
 
     #[test]

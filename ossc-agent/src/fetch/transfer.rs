@@ -10,9 +10,10 @@ use crc_fast::{CrcAlgorithm, Digest};
 use tokio::time::timeout;
 
 use super::limit::Limit;
-use super::patience::{Bound, Patience};
+use super::nics::{Nics, Since};
+use super::patience::{Bound, Kind, Patience};
 use super::queue::{Flow, Queue};
-use super::rate::Floor;
+use super::rate::is_crawl;
 use super::source::{Body, Fault, Remedy, Source};
 use super::turns::Turns;
 use crate::base::{BlockIndex, ByteRange, Extent, Layout};
@@ -31,8 +32,12 @@ const MOST_GIVEN_UP: u32 = 6;
 #[derive(Debug)]
 pub(super) enum Trouble {
     Source(Fault),
-    /// The request stands still, or crawls, while others do not.
-    Still,
+    /// The request stands still while others do not; `silent` if nothing comes through its NIC.
+    Still {
+        silent: bool,
+    },
+    /// It is far slower than others through another NIC.
+    Crawls,
     Write(store::Error),
 }
 
@@ -50,18 +55,36 @@ struct ShortBody {
     missing: u64,
 }
 
+/// What a request goes through.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) patience: &'a Patience,
+    pub(super) limit: &'a Limit,
+    pub(super) nics: &'a Nics,
+    pub(super) nic: usize,
+    /// The source has yet to be connected.
+    pub(super) fresh: bool,
+}
+
 /// How slow a body may be.
 pub(super) struct Pace<'a> {
-    patience: &'a Patience,
+    way: Way<'a>,
     bound: Bound,
-    floor: Floor,
     /// When it was asked for.
     asked: Instant,
+    since: Since,
+}
+
+impl Way<'_> {
+    fn came(&self, bytes: usize) {
+        self.nics.came(self.nic, bytes as u64, Instant::now());
+    }
 }
 
 impl Pace<'_> {
     fn is_crawl(&self, moved: u64, left: u64) -> bool {
-        self.floor.is_crawl(moved, left, self.asked.elapsed())
+        let others = || self.way.nics.others_moved(self.way.nic, &self.since);
+        is_crawl(moved, left, self.asked.elapsed(), others)
     }
 }
 
@@ -111,33 +134,32 @@ impl<'a> Transfer<'a> {
         self.digest.reset();
     }
 
-    /// Fetches what is left. Ok with `Stop` when the file or the whole load is given up meanwhile. `fresh`: the
-    /// source has yet to be connected.
-    pub(super) async fn attempt(
-        &mut self,
-        source: &mut impl Source,
-        (patience, limit): (&Patience, &Limit),
-        fresh: bool,
-        floor: Floor,
-    ) -> Result<Flow, Trouble> {
-        let asked = Instant::now();
+    /// Fetches what is left. Ok with `Stop` when the file or the whole load is given up meanwhile.
+    pub(super) async fn attempt(&mut self, source: &mut impl Source, way: Way<'_>) -> Result<Flow, Trouble> {
+        let Way { patience, nics, nic, fresh, .. } = way;
+        let (asked, since) = (Instant::now(), nics.since());
         let bound = patience.bound(self.given_up, fresh);
         let mut body = {
-            let mut watch = patience.watch(bound);
+            let mut watch = patience.watch(Kind::Reply, bound);
             let mut reply = pin!(source.get(self.file.object(), self.left_range()));
             loop {
-                match timeout(bound.wait, &mut reply).await {
-                    Ok(reply) => break reply?,
-                    Err(_) if watch.is_still(false) => return Err(Trouble::Still),
-                    Err(_) => {}
+                if let Ok(reply) = timeout(bound.wait, &mut reply).await {
+                    let body = reply?;
+                    watch.end();
+                    break body;
+                }
+                let silent = nics.is_silent(nic, asked);
+                if watch.is_still(false, silent) {
+                    return Err(Trouble::Still { silent });
                 }
             }
         };
+        way.came(0);
         if !fresh {
             patience.answered(asked.elapsed());
         }
-        let pace = Pace { patience, bound: patience.bound(self.given_up, true), floor, asked };
-        self.receive(&mut body, limit, Some(pace)).await
+        let pace = Pace { way, bound: patience.bound(self.given_up, true), asked, since };
+        self.receive(&mut body, way.limit, Some(pace)).await
     }
 
     /// Takes a body that begins at the next byte. With no `pace` the body knows itself how long it may stand still.
@@ -181,10 +203,9 @@ impl<'a> Transfer<'a> {
                 return Ok(Flow::Stop);
             }
             let Some(pace) = &pace else { continue };
-            pace.patience.moved();
             self.given_up = 0;
             if self.position < self.end && pace.is_crawl(self.position - from, self.end - self.position) {
-                return Err(Trouble::Still);
+                return Err(Trouble::Crawls);
             }
         }
         Ok(Flow::Continue)
@@ -198,15 +219,27 @@ impl<'a> Transfer<'a> {
         from: u64,
         pace: &Pace<'_>,
     ) -> Result<(), Trouble> {
-        let (mut watch, mut come) = (pace.patience.watch(pace.bound), 0);
+        let Way { patience, nics, nic, .. } = pace.way;
+        let (mut watch, mut come, mut since) = (patience.watch(Kind::Piece, pace.bound), 0, Instant::now());
         loop {
             if let Ok(filled) = timeout(pace.bound.wait, body.fill(max)).await {
-                return Ok(filled?);
+                filled?;
+                pace.way.came(max);
+                watch.end();
+                return Ok(());
             }
             let before = std::mem::replace(&mut come, body.come());
+            if come > before {
+                pace.way.came(0);
+                since = Instant::now();
+            }
+            let silent = nics.is_silent(nic, since);
+            if watch.is_still(come > before, silent) {
+                return Err(Trouble::Still { silent });
+            }
             let moved = self.position - from + come as u64;
-            if watch.is_still(come > before) || pace.is_crawl(moved, self.end - from - moved) {
-                return Err(Trouble::Still);
+            if pace.is_crawl(moved, self.end - from - moved) {
+                return Err(Trouble::Crawls);
             }
         }
     }

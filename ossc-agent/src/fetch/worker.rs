@@ -16,14 +16,14 @@ use super::crowd::Crowd;
 use super::failure::{Cause, Failure};
 use super::from_peers::{FromPeers, from_peers};
 use super::limit::Limit;
-use super::nics::Nics;
+use super::nics::{self, Nics};
 use super::patience::Patience;
 use super::queue::{Queue, Work};
-use super::rate::{Floor, Rate};
+use super::rate::Rate;
 use super::retry::{Policy, Retry};
 use super::source::{Body as _, Fault, Remedy, Source};
 use super::threads::Phase;
-use super::transfer::{Transfer, Trouble};
+use super::transfer::{Transfer, Trouble, Way};
 use super::turns::Turns;
 use crate::base::{ByteRange, Extent, FileId, Lane, chain};
 use crate::peer::{Mode, Peers};
@@ -150,34 +150,46 @@ impl<S: Source> Connection<S> {
             tries += 1;
             self.source.set_purpose(lane, tries);
             let (began, from, blocks) = (Instant::now(), transfer.position(), transfer.left().blocks.len());
-            let floor = Floor::below(shared.nics.best_reach());
-            let result = transfer
-                .attempt(&mut self.source, (&shared.patience, &shared.limit), self.fresh, floor)
-                .await;
+            let way = Way {
+                patience: &shared.patience,
+                limit: &shared.limit,
+                nics: &shared.nics,
+                nic: self.nic,
+                fresh: self.fresh,
+            };
+            let result = transfer.attempt(&mut self.source, way).await;
             let took = began.elapsed();
             let bytes = transfer.position() - from;
             self.rate.record(bytes, took);
             shared.crowd.arrived(bytes, shared.patience.typical(), Instant::now());
             shared.turns.record(took, transfer.take_waited());
             self.fresh &= transfer.position() == from;
-            if result.is_ok() && shared.nics.worked(self.nic, self.rate.reach()) {
+            if result.is_ok() && shared.nics.worked(self.nic) {
                 tracing::info!(nic = self.nic, "a NIC works again");
             }
             let fault = match result {
                 Ok(_) => return,
                 Err(Trouble::Source(fault)) => fault,
-                Err(Trouble::Still) if transfer.give_up() => {
+                Err(trouble @ (Trouble::Still { .. } | Trouble::Crawls)) if transfer.give_up() => {
                     tracing::debug!(
                         object = file.object().key,
                         range = %transfer.stuck_at(),
                         nic = self.nic,
+                        ?trouble,
                         "request stands still; asking for the rest anew"
                     );
-                    self.leave_nic();
+                    self.leave_nic(match trouble {
+                        Trouble::Crawls => Some(nics::Failure::Crawls),
+                        // What stands still while others come through the same NIC tells nothing of that.
+                        Trouble::Still { silent: false } => None,
+                        _ => Some(nics::Failure::Broken),
+                    });
                     shared.queue.retried(false);
                     continue;
                 }
-                Err(Trouble::Still) => Fault { remedy: Remedy::TryAgain, cause: StoodStill.into() },
+                Err(Trouble::Still { .. } | Trouble::Crawls) => {
+                    Fault { remedy: Remedy::TryAgain, cause: StoodStill.into() }
+                }
                 Err(Trouble::Write(error)) => {
                     let cause = |key, range| Cause::Write { key, range, source: error.into() };
                     return shared.extent_lost(file, &transfer, cause);
@@ -211,9 +223,9 @@ impl<S: Source> Connection<S> {
     }
 
     /// Goes on with a new connection, after one that failed or stood still; through another NIC if there is one.
-    fn leave_nic(&mut self) {
+    fn leave_nic(&mut self, failure: Option<nics::Failure>) {
         let nics = &self.shared.nics;
-        if nics.failed(self.nic, Instant::now()) {
+        if failure.is_some_and(|failure| nics.failed(self.nic, failure, Instant::now())) {
             tracing::warn!(nic = self.nic, "a NIC does not answer; its connections move to the others");
         }
         let nic = nics.after_failure(self.nic);
@@ -238,7 +250,7 @@ impl<S: Source> Connection<S> {
             "request is tried again"
         );
         if fault.remedy == Remedy::TryAgain {
-            self.leave_nic();
+            self.leave_nic(Some(nics::Failure::Broken));
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -288,7 +300,7 @@ impl<S: Source> Connection<S> {
                 });
                 return false;
             };
-            self.leave_nic();
+            self.leave_nic(Some(nics::Failure::Broken));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => return false,

@@ -3,14 +3,16 @@
 //! Links are veth pairs with a shaped rate. What each of them carried is asked of the server's log, in bytes; no test
 //! depends on how long anything takes.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use e2e::agent::{ALL_COMPLETE, Agent, FILES_VISIBLE, PATIENCE, exit};
 use e2e::links::{Links, SERVER, address};
 use e2e::origin::shards;
-use e2e::scratch::Scratch;
+use e2e::scratch::{FileSystem, Scratch};
 use e2e::site::Site;
 use e2e::turn;
-use oss_server::{Config, Operation};
+use oss_server::{Config, Fault, Operation, Rule};
 
 use crate::MIB;
 
@@ -19,6 +21,8 @@ const SHARD: u64 = 64 * MIB;
 /// What the agent says when a NIC is given up, and when it is used again.
 const NIC_DOWN: &str = "a NIC does not answer; its connections move to the others";
 const NIC_UP: &str = "a NIC works again";
+/// What it says of each request that it gives up.
+const STILL: &str = "request stands still; asking for the rest anew";
 
 /// Runs a test in a thread of its own, which may go into another network namespace.
 pub(crate) fn apart(test: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
@@ -115,4 +119,26 @@ fn a_nic_that_slows_down_mid_load_is_left() -> anyhow::Result<()> {
         ensure!(after < site.origin().size() / 4, "{after} bytes were still waited for on the slow NIC");
         Ok(())
     })
+}
+
+#[test]
+fn a_nic_is_not_given_up_because_some_of_its_requests_stand_still() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    // Slow enough that the load goes on long after the first requests began to stand still.
+    let config = Config { rate: 60_000_000, ..Config::default() };
+    let site = Site::new(FileSystem::Ext4, config, shards(2, 2 * SHARD))?;
+    // The server has trouble with the second file, so half of the first requests through each NIC get no answer.
+    let stall = Fault::Stall { after: None, time: Some(Duration::from_secs(3600)) };
+    let rule = Rule::new(stall).operation(Operation::Get).key("*00002-of*").times(6);
+    site.origin().server().faults().add(rule);
+    let agent = site.start().variable("HTTP_SOURCE_IP", "127.0.0.1,127.0.0.2");
+    let agent = agent.option("--log-level", "debug").start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    let ended = agent.stop()?;
+    ended.expect(exit::OK)?;
+    site.check_files()?;
+    let said = |what: &str| ended.log.iter().filter(|event| event.message() == what).count();
+    ensure!(said(STILL) > 0, "no request was given up");
+    ensure!(said(NIC_DOWN) == 0, "{} NICs were given up", said(NIC_DOWN));
+    Ok(())
 }

@@ -25,7 +25,8 @@ struct Arguments {
     /// Folder whose files are the objects; keys are the relative paths
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Computed object: KEY=SIZE[,seed=N][,tiled][,crc|,nocrc]; SIZE in bytes or with K, M, G or T (powers of 1024)
+    /// Computed object: KEY=SIZE[,seed=N][,tiled][,crc|,nocrc]; SIZE in bytes or with K, M, G or T (powers of 1024).
+    /// With {N} in the KEY as many objects, {N} being their numbers
     #[arg(long, value_name = "SPEC")]
     synthetic: Vec<String>,
     /// Access key as ID:SECRET; without any, only --public makes sense
@@ -80,7 +81,9 @@ fn main() -> Result<()> {
     }
     for spec in &arguments.synthetic {
         let (key, object) = computed(spec).with_context(|| format!("--synthetic {spec}"))?;
-        server.put(&key, object);
+        for key in keys(&key) {
+            server.put(&key, object.clone());
+        }
     }
     for rule in arguments.fault {
         server.faults().add(rule);
@@ -147,6 +150,20 @@ fn computed(spec: &str) -> Result<(String, Object)> {
     Ok((key.to_owned(), object))
 }
 
+/// The keys that a key stands for: many if there is a number in braces in it, else itself.
+fn keys(key: &str) -> Vec<String> {
+    let counted = key.split_once('{').and_then(|(before, rest)| {
+        let (count, after) = rest.split_once('}')?;
+        Some((before, count.parse::<usize>().ok()?, count.len(), after))
+    });
+    match counted {
+        Some((before, count, width, after)) => {
+            (0..count).map(|number| format!("{before}{number:0width$}{after}")).collect()
+        }
+        None => vec![key.to_owned()],
+    }
+}
+
 /// [`size`] with the whole chain of errors as one line.
 fn size_argument(text: &str) -> Result<u64, String> {
     size(text).map_err(|error| format!("{error:#}"))
@@ -193,6 +210,8 @@ mod tests {
             let (found, object) = computed(spec).unwrap();
             assert_eq!((found.as_str(), object.size()), (key, size), "{spec}");
         }
+        assert_eq!(keys("a/{10}.bin"), (0..10).map(|at| format!("a/0{at}.bin")).collect::<Vec<_>>());
+        assert_eq!([keys("a"), keys("{x}")], [["a"], ["{x}"]]);
         for spec in ["", "a", "=1", "a=", "a=x", "a=1,other", "a=1,seed=x", "a=99999999999T"] {
             assert!(computed(spec).is_err(), "{spec}");
         }

@@ -27,7 +27,7 @@ const ETAG_BYTES: usize = 16;
 ///
 /// The ETag is derived from the content (bytes in memory), from path, size and time (files), or from seed and size
 /// (computed objects), so that it is the same after a restart and changes when the content does.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Object {
     pub(crate) content: Content,
     /// With quotes, as on the wire.

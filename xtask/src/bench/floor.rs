@@ -1,19 +1,19 @@
 //! The floor program, `xtask/bench/floor.c`: compiled once into target/bench, run once a sample.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::table::Sample;
-use super::{PREFIX, Workload};
+use super::{PREFIX, Workload, compile};
 use crate::cmd;
 use crate::server::{BUCKET, Server};
 
 /// Which of these receives faster depends on the processor's caches; the best one is the floor.
 pub(super) const BUFFERS_KIB: [u32; 3] = [256, 512, 1024];
+/// Of these, that of loads whose files are read afterwards.
+const KEEP_KIB: u32 = 512;
 
 /// What the program prints.
 #[derive(Debug, Deserialize)]
@@ -29,18 +29,9 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// Compiles it with the system's C compiler.
+    /// Compiles it.
     pub(super) fn compile() -> Result<Self> {
-        let target = cmd::root().join("target/bench");
-        fs::create_dir_all(&target)?;
-        let program = target.join("floor");
-        cmd::run(
-            Command::new("cc")
-                .args(["-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
-                .arg(&program)
-                .arg(cmd::root().join("xtask/bench/floor.c")),
-        )?;
-        Ok(Self { program })
+        Ok(Self { program: compile("floor")? })
     }
 
     /// One load; the program removes its files itself.
@@ -50,6 +41,22 @@ impl Floor {
         workload: Workload,
         buffer_kib: u32,
         directory: &Path,
+    ) -> Result<Sample> {
+        self.load(server, workload, buffer_kib, directory, false)
+    }
+
+    /// One load that leaves its files.
+    pub(super) fn keep(&self, server: &Server, workload: Workload, directory: &Path) -> Result<Sample> {
+        self.load(server, workload, KEEP_KIB, directory, true)
+    }
+
+    fn load(
+        &self,
+        server: &Server,
+        workload: Workload,
+        buffer_kib: u32,
+        directory: &Path,
+        keep: bool,
     ) -> Result<Sample> {
         let authority = server.endpoint().trim_start_matches("http://");
         let (address, port) = authority.split_once(':').context("the server's address has no port")?;
@@ -64,7 +71,8 @@ impl Floor {
                     workload.files.to_string(),
                 ])
                 .arg(directory)
-                .arg(buffer_kib.to_string()),
+                .arg(buffer_kib.to_string())
+                .args(keep.then_some("keep")),
         )?;
         let printed: Printed =
             serde_json::from_str(&printed).context("the floor program printed no figures")?;

@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_stall_is_what_local_files_do_not_cost() {
-        let printed = |seconds, in_reads| Printed { seconds, in_reads };
+        let printed =
+            |seconds, in_reads| Printed { seconds, in_reads, ended: 0.0, cpu_seconds: 0.0, bytes: 0 };
         let report = learned_report(1 << 30, &[printed(20.0, 11.0), printed(10.5, 1.5)], printed(10.0, 1.0));
         assert!(report.contains("| 2 | 10.50 | 0.50 | 5.0 % | 1.048 |\n"), "{report}");
     }

@@ -1,12 +1,11 @@
 //! The reader program, `xtask/bench/reader.c`: compiled once into target/bench, run once a sample.
 
-use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::compile;
 use crate::cmd;
 
 /// What the program prints: how long it took, and how much of that was in its (shuffled) read calls.
@@ -14,6 +13,13 @@ use crate::cmd;
 pub(super) struct Printed {
     pub(super) seconds: f64,
     pub(super) in_reads: f64,
+    /// Of whole passes: when it ended in seconds since 1970, its processor time, and how many bytes there were.
+    #[serde(default)]
+    pub(super) ended: f64,
+    #[serde(default)]
+    pub(super) cpu_seconds: f64,
+    #[serde(default)]
+    pub(super) bytes: u64,
 }
 
 /// The compiled program.
@@ -23,18 +29,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Compiles it with the system's C compiler.
+    /// Compiles it.
     pub(super) fn compile() -> Result<Self> {
-        let target = cmd::root().join("target/bench");
-        fs::create_dir_all(&target)?;
-        let program = target.join("reader");
-        cmd::run(
-            Command::new("cc")
-                .args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"])
-                .arg(&program)
-                .arg(cmd::root().join("xtask/bench/reader.c")),
-        )?;
-        Ok(Self { program })
+        Ok(Self { program: compile("reader")? })
     }
 
     /// Runs it with these arguments.
