@@ -15,5 +15,6 @@ pub mod shared;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod uses;
 
 pub use error::Error;

@@ -39,7 +39,7 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Guards every file that is not complete; `None` when none is and nobody waits.
-    pub(super) fn start(
+    pub(super) fn start_if_needed(
         config: &Config,
         store: &Store,
         fetcher: &Fetcher,
@@ -50,6 +50,17 @@ impl Guard {
         if inherited.is_none() && !is_needed {
             return Ok(None);
         }
+        Self::start(config, store, fetcher, learner, inherited).map(Some)
+    }
+
+    /// Guards every file that is not complete, or will not be any more.
+    pub(super) fn start(
+        config: &Config,
+        store: &Store,
+        fetcher: &Fetcher,
+        learner: &Arc<Learner>,
+        inherited: Option<Inherited>,
+    ) -> Result<Self, Error> {
         let mode = gate::probe(&config.store.model_dir)?;
         tracing::info!(%mode, "gate chosen");
         let files = incomplete(store);
@@ -90,12 +101,22 @@ impl Guard {
         gate.begin(pending);
         let ended = watch(&keeper)?;
         let sigio = signal(SignalKind::io()).map_err(sys::Error::when("receive SIGIO"))?;
-        Ok(Some(Self { gate, keeper, in_store, ended, _sigio: sigio }))
+        Ok(Self { gate, keeper, in_store, ended, _sigio: sigio })
     }
 
     /// The gate.
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// A complete file is about to be emptied: its readers are held from now on, also should this process die.
+    pub(super) fn hold(&mut self, file: &Arc<File>) -> Result<(), Error> {
+        self.in_store.hold(file);
+        let guarded = Arc::clone(file) as Arc<dyn Guarded>;
+        let held = self.keeper.hold(file.fd()).map_err(Error::from);
+        let held = held.and_then(|()| Ok(self.gate.protect(guarded)?));
+        // It is complete still.
+        held.inspect_err(|_| self.release(file))
     }
 
     /// A file is complete.
