@@ -15,6 +15,7 @@ mod load;
 mod observe;
 mod prepare;
 mod restart;
+mod room;
 mod rotation;
 mod service;
 mod share;

@@ -8,6 +8,7 @@ mod chain;
 mod lane;
 mod nic;
 mod object;
+mod page;
 mod range;
 mod units;
 
@@ -18,5 +19,6 @@ pub use chain::chain;
 pub use lane::Lane;
 pub use nic::{Nic, NotANic};
 pub use object::{ETag, Object};
+pub use page::coloured;
 pub use range::ByteRange;
 pub use units::{Bytes, millis};

@@ -56,6 +56,8 @@ enum Task {
     Cancel(status::Cancel),
     /// Have files of a model fetched before all that no reader waits for
     Prefetch(status::Prefetch),
+    /// Free the space of complete files that no program has open; the next reader has them fetched again
+    Evict(status::Evict),
 }
 
 /// What an agent gives the keeper that it starts.
@@ -98,6 +100,7 @@ pub fn run() -> Exit {
         Some(Task::Status(status)) => return status.run(),
         Some(Task::Cancel(cancel)) => return cancel.run(),
         Some(Task::Prefetch(prefetch)) => return prefetch.run(),
+        Some(Task::Evict(evict)) => return evict.run(),
         None => {}
     }
     // Before anything opens descriptors: those of held readers have numbers that must be free.

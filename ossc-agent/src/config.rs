@@ -73,6 +73,8 @@ pub struct Config {
     pub restart_deadline: Duration,
     /// The variables of [`SECRETS`] that are set, for a program that may execute itself anew; else empty.
     pub secrets: Vec<(String, Zeroizing<String>)>,
+    /// When complete files give memory back.
+    pub room: Room,
     /// Start from what is on disk without asking OSS.
     pub offline: bool,
     /// End with status 0 once every file is complete.
@@ -101,6 +103,23 @@ pub enum OnChange {
     Fail,
     /// The agent lists again and begins anew: the new version is a new file under the same name.
     Restart,
+}
+
+/// When complete files that nobody has open give memory back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// After so long without a use; None = never.
+    pub expire: Option<Duration>,
+    /// When all files take more bytes of memory; None = never.
+    pub budget: Option<u64>,
+}
+
+impl Room {
+    /// Whether there is any limit.
+    #[must_use]
+    pub fn is_limited(self) -> bool {
+        self != Self::default()
+    }
 }
 
 /// Processes whose accesses are observed.

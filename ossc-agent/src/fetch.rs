@@ -26,7 +26,7 @@ mod turns;
 mod view;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
@@ -279,6 +279,23 @@ impl Fetcher {
     #[must_use]
     pub fn is_lost(&self, file: FileId) -> bool {
         self.shared.queue.is_lost(file)
+    }
+
+    /// The store is about to empty this complete file: nothing of it is fetched, and whoever wants it waits, until
+    /// [`Self::end_emptying`] says whether its bytes are gone. Called by the agent.
+    pub fn begin_emptying(&self, file: FileId) {
+        self.shared.queue.begin_emptying(file);
+    }
+
+    /// Ends that. A file whose bytes are gone is not fetched again until a reader, a peer or an operator wants it.
+    pub fn end_emptying(&self, file: FileId, are_gone: bool) {
+        self.shared.queue.end_emptying(file, are_gone);
+    }
+
+    /// Files that were emptied, and that nobody has wanted since.
+    #[must_use]
+    pub fn dormant(&self) -> BTreeSet<FileId> {
+        self.shared.queue.dormant()
     }
 
     /// The connections to OSS.

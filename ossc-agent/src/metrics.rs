@@ -5,6 +5,8 @@
 //! Counting a byte or a reader touches atomics alone; the end of a request takes a lock for its labels, once.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -202,6 +204,94 @@ pub struct Foresight {
     pub hits: Counter,
     /// They had to wait.
     pub misses: Counter,
+}
+
+/// Why a file gave up memory or space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Nobody had used it for long.
+    Expired,
+    /// All files together took more memory than they may.
+    Budget,
+    /// An operator asked.
+    Asked,
+}
+
+impl Cause {
+    const ALL: [Self; 3] = [Self::Expired, Self::Budget, Self::Asked];
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "expired",
+            Self::Budget => "budget",
+            Self::Asked => "asked",
+        })
+    }
+}
+
+/// What files gave up.
+#[derive(Debug, Clone)]
+pub struct Room {
+    evictions: Family<Labels<1>, Counter>,
+    freed: Family<Labels<1>, Counter>,
+    /// Bytes of memory that files took at the last look.
+    memory: Arc<AtomicU64>,
+}
+
+impl Default for Room {
+    /// With every cause shown from the start.
+    fn default() -> Self {
+        let room = Self { evictions: Family::default(), freed: Family::default(), memory: Arc::default() };
+        Cause::ALL.into_iter().for_each(|cause| room.add(cause, 0, 0));
+        room
+    }
+}
+
+impl Room {
+    /// A file gave up so many bytes.
+    pub fn evicted(&self, cause: Cause, bytes: u64) {
+        self.add(cause, 1, bytes);
+    }
+
+    fn add(&self, cause: Cause, files: u64, bytes: u64) {
+        let label = [("cause", cause.to_string())];
+        self.evictions.get_or_create(&label).inc_by(files);
+        self.freed.get_or_create(&label).inc_by(bytes);
+    }
+
+    /// Files take so many bytes of memory.
+    pub fn set_memory(&self, bytes: u64) {
+        self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of memory that files took at the last look; 0 before it.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// How often a file gave up something, and how many bytes that were.
+    #[must_use]
+    pub fn sums(&self) -> (u64, u64) {
+        let sum = |family: &Family<Labels<1>, Counter>| {
+            Cause::ALL.iter().map(|cause| family.get_or_create(&[("cause", cause.to_string())]).get()).sum()
+        };
+        (sum(&self.evictions), sum(&self.freed))
+    }
+
+    /// Evictions by `cause`.
+    #[must_use]
+    pub fn evictions(&self) -> Family<Labels<1>, Counter> {
+        self.evictions.clone()
+    }
+
+    /// Bytes given up, by `cause`.
+    #[must_use]
+    pub fn freed(&self) -> Family<Labels<1>, Counter> {
+        self.freed.clone()
+    }
 }
 
 /// Times of requests and of held readers, from a millisecond to two minutes.

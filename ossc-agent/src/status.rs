@@ -4,7 +4,6 @@
 
 mod answer;
 mod client;
-mod door;
 mod exposition;
 mod positions;
 mod progress;
@@ -14,7 +13,7 @@ mod terminal;
 mod text;
 mod view;
 
-pub use answer::{Prefetched, Served};
+pub use answer::{Evict, Evicted, Prefetched, Served};
 pub use client::{Client, Error};
 pub use positions::Positions;
 pub use progress::{Progress, Reporter};
@@ -22,3 +21,22 @@ pub use server::Server;
 pub use terminal::Terminal;
 pub use text::text;
 pub use view::{About, Parts, View};
+
+use crate::store::Door;
+
+/// Where root asks and steers the agent.
+const DOOR: Door = Door::of_stream("status");
+
+#[expect(clippy::cast_precision_loss, reason = "a speed to look at")]
+fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a speed to look at, never negative"
+)]
+fn whole(speed: f64) -> u64 {
+    speed as u64
+}

@@ -16,6 +16,7 @@
 
 mod config;
 mod data_file;
+mod door;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -48,7 +49,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 pub use config::Config;
-pub use data_file::{File, Inode, Sealed};
+pub use data_file::{File, Freed, Inode, Sealed};
+pub use door::{Door, Reached, stranger};
 pub use error::Error;
 pub use inspect::{Damage, Doubt, Found, Inspection, State, inspect};
 pub use names::{BadName, STATE_DIR};

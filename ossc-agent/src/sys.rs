@@ -17,5 +17,6 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod tracepoint;
+pub mod uses;
 
 pub use error::Error;

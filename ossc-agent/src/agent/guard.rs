@@ -41,7 +41,7 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Guards every file that is not complete; `None` when none is and nobody waits.
-    pub(super) fn start(
+    pub(super) fn start_if_needed(
         config: &Config,
         store: &Store,
         fetcher: &Fetcher,
@@ -52,6 +52,17 @@ impl Guard {
         if inherited.is_none() && !is_needed {
             return Ok(None);
         }
+        Self::start(config, store, fetcher, learner, inherited).map(Some)
+    }
+
+    /// Guards every file that is not complete, or will not be any more.
+    pub(super) fn start(
+        config: &Config,
+        store: &Store,
+        fetcher: &Fetcher,
+        learner: &Arc<Learner>,
+        inherited: Option<Inherited>,
+    ) -> Result<Self, Error> {
         let files = incomplete(store);
         let (found, group, record, keeper, pending, strays) = match inherited {
             None => {
@@ -101,12 +112,40 @@ impl Guard {
         gate.begin(pending);
         let ended = watch(&keeper)?;
         let sigio = signal(SignalKind::io()).map_err(sys::Error::when("receive SIGIO"))?;
-        Ok(Some(Self { gate, keeper, in_store, ended, _sigio: sigio }))
+        Ok(Self { gate, keeper, in_store, ended, _sigio: sigio })
+    }
+
+    /// Whether the programs that stop processes have left the kernel, since every file was complete. Only another guard
+    /// brings them back.
+    pub(super) fn has_done_stopping(&self) -> bool {
+        self.gate.has_done_stopping()
+    }
+
+    /// Makes way for another guard, which can hold all that this one can: every file is complete. Not while files of an
+    /// earlier version are in use, whose readers only this one holds: it is given back then.
+    pub(super) fn retire(mut self, store: &Store) -> Option<Self> {
+        if self.keeper.has_strays() || store.files().iter().any(|file| !file.is_complete()) {
+            return Some(self);
+        }
+        self.in_store.release_stops();
+        self.in_store.release_group();
+        self.stop(store);
+        None
     }
 
     /// The gate.
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// A complete file is about to be emptied: its readers are held from now on, also should this process die.
+    pub(super) fn hold(&mut self, file: &Arc<File>) -> Result<(), Error> {
+        self.in_store.hold(file);
+        let guarded = Arc::clone(file) as Arc<dyn Guarded>;
+        let held = self.keeper.hold(file.fd()).map_err(Error::from);
+        let held = held.and_then(|()| Ok(self.gate.protect(guarded)?));
+        // It is complete still.
+        held.inspect_err(|_| self.release(file))
     }
 
     /// A file is complete.

@@ -1,8 +1,7 @@
 //! The running load: one loop over everything that can happen, then the stop in its order.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
@@ -10,17 +9,18 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::guard::Guard;
 use super::heads::{HeadReady, Heads};
-use super::learn::Learner;
 use super::prepare::Prepared;
 use super::restart::{self, Before};
+use super::room::{self, Room};
 use super::service::Service;
+use super::view::Controls;
 use super::{Error, Outcome};
 use crate::base::{Bytes, FileId, millis};
 use crate::config::{self, Config, OnChange};
-use crate::fetch::{self, Fetcher};
+use crate::fetch;
 use crate::peer::Peers;
-use crate::status::{Progress, Reporter};
-use crate::store::Store;
+use crate::status::{Evict, Progress, Reporter, View};
+use crate::store::File;
 use crate::sys::signals::{Caught, Signals};
 use crate::sys::{self, command::Command, privileges};
 use crate::systemd;
@@ -44,6 +44,8 @@ enum Event {
     KeeperEnded,
     Restart,
     Cancelled,
+    Evict(Evict),
+    Room(room::Done),
     Tick,
     Persist,
 }
@@ -71,46 +73,38 @@ enum Stop {
 /// A load in progress.
 struct Load<'a> {
     config: &'a Config,
-    store: Arc<Store>,
-    /// Files whose completion was not heard of yet.
-    incomplete: BTreeSet<FileId>,
-    fetcher: Fetcher,
-    peers: Option<Peers>,
-    learner: Arc<Learner>,
-    guard: Option<Guard>,
+    parts: Prepared,
+    room: Room,
+    view: Arc<View>,
     reporter: Reporter,
     /// The writing of the ready files that was begun last.
     persisting: Option<JoinHandle<()>>,
-    started: std::time::Instant,
     /// When the last file became complete.
-    complete_at: Option<std::time::Instant>,
+    complete_at: Option<Instant>,
     /// When to begin anew, because an object changed.
-    restart_at: Option<std::time::Instant>,
+    restart_at: Option<Instant>,
 }
 
 /// Runs the load to its end in the sense of the config, and stops it in order.
-pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, Error> {
-    let Prepared { store, incomplete, fetcher, peers, learner, guard, mut events, started, .. } = prepared;
+pub(super) async fn run(config: &Config, mut parts: Prepared) -> Result<Ending, Error> {
     let (cancel, mut cancelled) = unbounded_channel();
-    let _server = super::view::serve(
-        config,
-        (&store, &fetcher, guard.as_ref(), &learner),
-        (prepared.requests, prepared.port),
-        cancel,
-        (prepared.at_start, started),
-    );
+    let (evict, mut evictions) = unbounded_channel();
+    let room = Room::start(config, &parts.store)?;
+    let (view, _server) = super::view::serve(config, &mut parts, &room, Controls { cancel, evict });
     let mut signals = Signals::take().map_err(sys::Error::when("receive signals"))?;
-    let mut heads = Heads::plan(&store, &fetcher, learner.plan());
-    fetcher.start_background();
+    let mut heads = Heads::plan(&parts.store, &parts.fetcher, parts.learner.plan());
+    parts.fetcher.start_background();
     tracing::info!(
-        files = store.files().len(),
+        files = parts.store.files().len(),
         model_dir = %config.store.model_dir.display(),
-        ms = millis(started.elapsed()),
+        ms = millis(parts.started.elapsed()),
         "files visible"
     );
+    let mut load = Load::new(config, parts, room, view);
     // After the load has begun: attaching programs takes the kernel some hundred milliseconds.
-    let mut service = Service::ready(&progress(&store, &fetcher, guard.as_ref()));
-    let mut probes = super::observe::start(config, &store, &learner).await;
+    let mut service = Service::ready(&load.progress());
+    let learner = Arc::clone(&load.parts.learner);
+    let mut probes = super::observe::start(config, &load.parts.store, &learner).await;
     let watch = |pid| {
         learner.add_pid(pid);
         probes.add_pid(pid);
@@ -128,7 +122,6 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
         privileges::keep_only(privileges::AGENT);
         tracing::debug!("capabilities that are not needed any more are given up");
     }
-    let mut load = Load::new(config, (store, incomplete), (fetcher, peers), learner, guard, started);
     let mut command = match command {
         Ok(command) => command,
         Err(source) => {
@@ -151,11 +144,13 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
             biased;
             caught = signals.next() => Event::Signal(caught),
             status = ended(command.as_mut()) => Event::CommandEnded(status),
-            Some(event) = events.recv() => Event::Fetch(event),
+            Some(event) = load.parts.events.recv() => Event::Fetch(event),
             ready = heads.next() => Event::Head(ready),
-            () = keeper_ended(load.guard.as_ref()) => Event::KeeperEnded,
+            () = keeper_ended(load.parts.guard.as_ref()) => Event::KeeperEnded,
             () = time_of(load.restart_at) => Event::Restart,
             Some(()) = cancelled.recv() => Event::Cancelled,
+            Some(evict) = evictions.recv() => Event::Evict(evict),
+            done = load.room.done() => Event::Room(done),
             _ = tick.tick() => Event::Tick,
             _ = persist.tick() => Event::Persist,
         };
@@ -172,12 +167,20 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
             },
             Event::CommandEnded(status) => break Some(Outcome::CommandExited(status)),
             Event::Fetch(event) => load.on_fetch(event),
-            Event::Head(ready) => heads.look(&load.store, &load.fetcher, ready),
+            Event::Head(ready) => heads.look(&load.parts.store, &load.parts.fetcher, ready),
             Event::KeeperEnded => load.replace_keeper().await,
             Event::Restart => break None,
             Event::Cancelled => {
                 tracing::info!("the load ends, as an operator asks");
                 break Some(Outcome::Stopped);
+            }
+            Event::Evict(evict) => {
+                load.room.ask(evict);
+                load.give_room();
+            }
+            Event::Room(done) => {
+                load.room.settle(done, load.parts.guard.as_ref(), &load.parts.fetcher);
+                load.give_room();
             }
             Event::Tick => {
                 load.report();
@@ -185,9 +188,10 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
             }
             Event::Persist => {
                 load.persist();
-                let is_complete = load.is_complete();
-                load.guard.iter_mut().for_each(|guard| guard.tidy(is_complete));
-                if is_complete && probes.is_over(load.learner.touched(), std::time::Instant::now()) {
+                load.room.look();
+                let is_whole = load.parts.store.files().iter().all(|file| file.is_complete());
+                load.parts.guard.iter_mut().for_each(|guard| guard.tidy(is_whole));
+                if load.is_complete() && probes.is_over(learner.touched(), Instant::now()) {
                     probes.end();
                     load.keep_order();
                 }
@@ -204,7 +208,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
 }
 
 /// That moment, or never if there is none.
-async fn time_of(moment: Option<std::time::Instant>) {
+async fn time_of(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
@@ -234,33 +238,13 @@ async fn keeper_ended(guard: Option<&Guard>) {
 }
 
 impl<'a> Load<'a> {
-    fn new(
-        config: &'a Config,
-        (store, incomplete): (Arc<Store>, BTreeSet<FileId>),
-        (fetcher, peers): (Fetcher, Option<Peers>),
-        learner: Arc<Learner>,
-        guard: Option<Guard>,
-        started: std::time::Instant,
-    ) -> Self {
-        let reporter = Reporter::start(&progress(&store, &fetcher, guard.as_ref()));
-        Self {
-            config,
-            store,
-            incomplete,
-            fetcher,
-            peers,
-            learner,
-            guard,
-            reporter,
-            persisting: None,
-            started,
-            complete_at: None,
-            restart_at: None,
-        }
+    fn new(config: &'a Config, parts: Prepared, room: Room, view: Arc<View>) -> Self {
+        let reporter = Reporter::start(&progress(&parts));
+        Self { config, parts, room, view, reporter, persisting: None, complete_at: None, restart_at: None }
     }
 
     fn is_complete(&self) -> bool {
-        self.incomplete.is_empty()
+        self.parts.incomplete.is_empty()
     }
 
     /// Whether every file is complete, and peers had time to take them from here.
@@ -272,17 +256,20 @@ impl<'a> Load<'a> {
     fn on_fetch(&mut self, event: fetch::Event) {
         match event {
             fetch::Event::Complete(id) => {
-                self.incomplete.remove(&id);
-                if let Some(file) = self.store.file(id) {
+                let is_first = self.parts.incomplete.remove(&id);
+                self.room.completed(id);
+                if let Some(file) = self.parts.store.file(id) {
                     tracing::info!(file = %file.object().name, bytes = %Bytes(file.layout().size()), "file complete");
-                    if let Some(guard) = &self.guard {
+                    if let Some(guard) = &self.parts.guard {
                         guard.release(file);
                     }
                 }
-                self.say_if_complete();
+                if is_first {
+                    self.say_if_complete();
+                }
             }
             fetch::Event::Failed(id, failure) => {
-                if let (Some(guard), Some(file)) = (&self.guard, self.store.file(id)) {
+                if let (Some(guard), Some(file)) = (&self.parts.guard, self.parts.store.file(id)) {
                     guard.gate().fail(&**file, failure.errno());
                 }
                 if failure.is_changed() && self.config.on_change == OnChange::Restart {
@@ -296,7 +283,7 @@ impl<'a> Load<'a> {
         if !self.is_complete() {
             return;
         }
-        self.complete_at.get_or_insert_with(std::time::Instant::now);
+        self.complete_at.get_or_insert_with(Instant::now);
         self.report();
         self.reporter.finish();
         let progress = self.progress();
@@ -304,29 +291,45 @@ impl<'a> Load<'a> {
             files = progress.files,
             bytes = %Bytes(progress.total),
             fetched = %Bytes(progress.fetched),
-            ms = millis(self.started.elapsed()),
+            ms = millis(self.parts.started.elapsed()),
             "all files complete"
         );
-        self.peers.iter().for_each(Peers::log_counts);
+        self.parts.peers.iter().for_each(Peers::log_counts);
         // The order of the load is known now, whatever becomes of this process later.
         self.keep_order();
     }
 
     fn progress(&self) -> Progress {
-        progress(&self.store, &self.fetcher, self.guard.as_ref())
+        progress(&self.parts)
     }
 
     fn report(&mut self) {
         self.reporter.update(&self.progress());
     }
 
+    /// Has complete files give back what they are to; starts what holds readers where nobody had to be held before.
+    fn give_room(&mut self) {
+        let Prepared { store, fetcher, learner, guard, .. } = &mut self.parts;
+        self.room.go_on(fetcher, |file| {
+            if guard.as_ref().is_some_and(Guard::has_done_stopping) {
+                *guard = guard.take().and_then(|guard| guard.retire(store));
+            }
+            if guard.is_none() {
+                let started = Guard::start(self.config, store, fetcher, learner, None)?;
+                self.view.gate_started(started.gate().mode().to_string(), started.gate().numbers());
+                *guard = Some(started);
+            }
+            guard.as_mut().map_or(Ok(()), |guard| guard.hold(file))
+        });
+    }
+
     /// Starts another keeper, as often as it takes.
     async fn replace_keeper(&mut self) {
-        let Some(guard) = &mut self.guard else { return };
+        let Some(guard) = &mut self.parts.guard else { return };
         tracing::error!(
             "the keeper has ended: readers are not safe against the agent's death until another one runs"
         );
-        match guard.replace_keeper(&self.store) {
+        match guard.replace_keeper(&self.parts.store) {
             Ok(()) => tracing::info!("another keeper runs"),
             Err(error) => {
                 tracing::error!(
@@ -344,7 +347,7 @@ impl<'a> Load<'a> {
         if self.persisting.as_ref().is_some_and(|persisting| !persisting.is_finished()) {
             return;
         }
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.parts.store);
         self.persisting = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = store.persist() {
                 tracing::warn!(%error, "progress not saved; a restart would fetch more again");
@@ -354,28 +357,29 @@ impl<'a> Load<'a> {
 
     /// Keeps the learned order off the loop's thread.
     fn keep_order(&self) -> JoinHandle<()> {
-        let learner = Arc::clone(&self.learner);
+        let learner = Arc::clone(&self.parts.learner);
         tokio::task::spawn_blocking(move || learner.keep())
     }
 
     /// An object is not what was listed.
     fn plan_restart(&mut self, id: FileId) {
-        let file = self.store.file(id).map(|file| file.object().name.clone()).unwrap_or_default();
-        let at = (self.started + restart::LEAST_TIME).max(std::time::Instant::now());
+        let file = self.parts.store.file(id).map(|file| file.object().name.clone()).unwrap_or_default();
+        let at = (self.parts.started + restart::LEAST_TIME).max(Instant::now());
         tracing::warn!(file, "an object changed in OSS: everything is listed again");
         self.restart_at.get_or_insert(at);
     }
 
     /// Records what there is and leaves the rest as it stands, as if this process died: the keeper holds readers.
     async fn leave_to_keeper(mut self) {
+        self.room.end().await;
         self.reporter.finish();
-        self.peers.iter().for_each(Peers::drain);
+        self.parts.peers.iter().for_each(Peers::drain);
         if let Some(persisting) = self.persisting.take()
             && let Err(error) = persisting.await
         {
             tracing::error!(%error, "saving progress ended early");
         }
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.parts.store);
         match tokio::task::spawn_blocking(move || store.persist()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "progress not saved; more is fetched again"),
@@ -384,49 +388,52 @@ impl<'a> Load<'a> {
         if let Err(error) = self.keep_order().await {
             tracing::error!(%error, "keeping the learned order ended early");
         }
-        self.peers.iter().for_each(Peers::stop);
+        self.parts.peers.iter().for_each(Peers::stop);
         tracing::info!("beginning anew");
         // The gate's end would answer the readers that are held.
-        std::mem::forget(self.guard.take());
+        std::mem::forget(self.parts.guard.take());
     }
 
     /// Ends the load. With [`Stop::Deny`]: no new work, incomplete files lose their name, waiting readers are told, the
     /// keeper looks after the rest. With [`Stop::HandOver`] the gate fails nobody while the fetcher ends; then files keep
     /// their names, and the keeper has all until the next agent takes it over.
     async fn stop(mut self, stop: Stop) -> Result<(), Error> {
+        self.room.end().await;
         self.reporter.finish();
-        self.peers.iter().for_each(Peers::drain);
+        self.parts.peers.iter().for_each(Peers::drain);
         let is_handed_over =
-            stop == Stop::HandOver && self.store.files().iter().any(|file| !file.is_complete());
-        if let Some(guard) = self.guard.as_ref().filter(|_| is_handed_over) {
+            stop == Stop::HandOver && self.parts.store.files().iter().any(|file| !file.is_complete());
+        if let Some(guard) = self.parts.guard.as_ref().filter(|_| is_handed_over) {
             guard.gate().spare();
         }
-        let fetcher = self.fetcher.clone();
+        let fetcher = self.parts.fetcher.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || fetcher.drain(DRAIN)).await {
             tracing::error!(%error, "draining the fetch threads ended early");
         }
-        if let Some(peers) = &self.peers {
+        if let Some(peers) = &self.parts.peers {
             peers.finish().await;
         }
-        self.peers.iter().for_each(Peers::stop);
+        self.parts.peers.iter().for_each(Peers::stop);
         if let Some(persisting) = self.persisting.take()
             && let Err(error) = persisting.await
         {
             tracing::error!(%error, "saving progress ended early");
         }
-        let incomplete = self.store.files().iter().filter(|file| !file.is_complete()).count();
-        match self.guard.take() {
+        let dormant = self.parts.fetcher.dormant();
+        let missing = |file: &&Arc<File>| !file.is_complete() && !dormant.contains(&file.id());
+        let incomplete = self.parts.store.files().iter().filter(missing).count();
+        match self.parts.guard.take() {
             Some(guard) if is_handed_over => {
                 // What cannot be saved is fetched again: no reason to fail a reader.
-                if let Err(error) = self.store.persist() {
+                if let Err(error) = self.parts.store.persist() {
                     tracing::warn!(%error, "progress not saved; the next start fetches more again");
                 }
-                guard.hand_over(&self.store, self.config.restart_deadline);
+                guard.hand_over(&self.parts.store, self.config.restart_deadline);
             }
             guard => {
-                self.store.retire()?;
+                self.parts.store.retire()?;
                 if let Some(guard) = guard {
-                    guard.stop(&self.store);
+                    guard.stop(&self.parts.store);
                 }
             }
         }
@@ -444,14 +451,16 @@ impl<'a> Load<'a> {
     }
 }
 
-fn progress(store: &Store, fetcher: &Fetcher, guard: Option<&Guard>) -> Progress {
-    let fetched = fetcher.progress();
+fn progress(parts: &Prepared) -> Progress {
+    let fetched = parts.fetcher.progress();
+    let files = parts.store.files();
     Progress {
         ready: fetched.bytes_ready,
         total: fetched.bytes_total,
         fetched: fetched.counts.bytes_fetched,
-        files_complete: store.files().iter().filter(|file| file.is_complete()).count(),
-        files: store.files().len(),
-        held: guard.map_or(0, |guard| guard.gate().snapshot().held),
+        files_complete: files.iter().filter(|file| file.is_complete()).count(),
+        files_evicted: parts.fetcher.dormant().len(),
+        files: files.len(),
+        held: parts.guard.as_ref().map_or(0, |guard| guard.gate().snapshot().held),
     }
 }

@@ -140,7 +140,7 @@ fn publish(
     learner: &Arc<Learner>,
     inherited: Option<Inherited>,
 ) -> Result<Option<Guard>, Error> {
-    let guard = Guard::start(config, store, fetcher, learner, inherited)?;
+    let guard = Guard::start_if_needed(config, store, fetcher, learner, inherited)?;
     match store.files().iter().try_for_each(|file| store.publish(file.id())) {
         Ok(()) => Ok(guard),
         Err(error) => {

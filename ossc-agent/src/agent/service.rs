@@ -10,7 +10,7 @@
 use std::fs;
 use std::future::Future;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::pin;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::base::Bytes;
 use crate::keeper::Passed;
 use crate::status::Progress;
-use crate::store::{Inode, Store};
+use crate::store::{File, Inode, Store};
 use crate::sys::process;
 use crate::systemd;
 
@@ -110,8 +110,11 @@ fn in_order(stops: Vec<(String, OwnedFd)>) -> Vec<OwnedFd> {
 /// What the manager has copies of.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Empty when it has none any more.
-    group: String,
+    /// What it knows the group by; none where it cannot be told.
+    name: Option<String>,
+    /// Group and record, while it has them, and to give them to it again.
+    is_kept: bool,
+    descriptors: Option<(OwnedFd, OwnedFd)>,
     /// How many descriptors of the stop gate's programs.
     stops: usize,
 }
@@ -123,26 +126,44 @@ pub(super) fn keep(
     stops: &[BorrowedFd<'_>],
     store: &Store,
 ) -> Kept {
-    let name = match group_name(model_dir) {
-        Ok(name) => name,
+    let own = || io::Result::Ok((group.try_clone_to_owned()?, record.try_clone_to_owned()?));
+    let (name, descriptors) = match group_name(model_dir).and_then(|name| Ok((name, own()?))) {
+        Ok((name, descriptors)) => (Some(name), Some(descriptors)),
         Err(error) => {
             tracing::warn!(%error, "the service manager has no copy of what holds readers");
-            return Kept { group: String::new(), stops: 0 };
+            (None, None)
         }
     };
-    systemd::keep(&name, group);
-    systemd::keep(RECORD, record);
-    // Before the files, of which one that is missing is opened again.
-    for (place, fd) in stops.iter().enumerate() {
-        systemd::keep(&stop_name(place, stops.len()), *fd);
+    let mut kept = Kept { name, is_kept: false, descriptors, stops: 0 };
+    kept.keep_group();
+    if kept.is_kept {
+        // Before the files, of which one that is missing is opened again.
+        for (place, fd) in stops.iter().enumerate() {
+            systemd::keep(&stop_name(place, stops.len()), *fd);
+        }
+        kept.stops = stops.len();
     }
-    for file in store.files().iter().filter(|file| !file.is_complete()) {
-        systemd::keep(&file_name(file.inode()), file.fd());
-    }
-    Kept { group: name, stops: stops.len() }
+    store.files().iter().filter(|file| !file.is_complete()).for_each(|file| kept.hold(file));
+    kept
 }
 
 impl Kept {
+    fn keep_group(&mut self) {
+        if let (Some(name), Some((group, record)), false) = (&self.name, &self.descriptors, self.is_kept) {
+            systemd::keep(name, group.as_fd());
+            systemd::keep(RECORD, record.as_fd());
+            self.is_kept = true;
+        }
+    }
+
+    /// A file is not complete, or about to be emptied.
+    pub(super) fn hold(&mut self, file: &File) {
+        self.keep_group();
+        if self.is_kept {
+            systemd::keep(&file_name(file.inode()), file.fd());
+        }
+    }
+
     /// A file is complete.
     pub(super) fn release(&self, inode: Inode) {
         systemd::forget(&file_name(inode));
@@ -156,9 +177,8 @@ impl Kept {
 
     /// Nobody can be held any more.
     pub(super) fn release_group(&mut self) {
-        let name = std::mem::take(&mut self.group);
-        if !name.is_empty() {
-            systemd::forget(&name);
+        if let Some(name) = self.name.as_ref().filter(|_| std::mem::take(&mut self.is_kept)) {
+            systemd::forget(name);
             systemd::forget(RECORD);
         }
     }
@@ -233,9 +253,10 @@ impl Service {
 }
 
 fn describe(progress: &Progress) -> String {
-    let Progress { ready, total, files_complete, files, held, .. } = *progress;
-    if files_complete == files {
-        return format!("complete: {files} files, {}", Bytes(total));
+    let Progress { ready, total, files_complete, files_evicted, files, held, .. } = *progress;
+    if files_complete + files_evicted == files {
+        let evicted = if files_evicted > 0 { format!(", {files_evicted} evicted") } else { String::new() };
+        return format!("complete: {files} files, {}{evicted}", Bytes(total));
     }
     let percent = ready.saturating_mul(100).checked_div(total).unwrap_or(100);
     let (ready, total) = (Bytes(ready), Bytes(total));
@@ -250,12 +271,20 @@ mod tests {
 
     #[test]
     fn the_status_is_for_people() {
-        let progress =
-            Progress { ready: 512 << 20, total: 2 << 30, fetched: 0, files_complete: 1, files: 3, held: 4 };
+        let progress = Progress {
+            ready: 512 << 20,
+            total: 2 << 30,
+            files_complete: 1,
+            files: 3,
+            held: 4,
+            ..Progress::default()
+        };
         let text = "loading: 512.0 MiB of 2.0 GiB (25 %), 1 of 3 files, 4 readers waiting";
         assert_eq!(describe(&progress), text);
         let done = Progress { ready: 2 << 30, files_complete: 3, held: 0, ..progress };
         assert_eq!(describe(&done), "complete: 3 files, 2.0 GiB");
+        let evicted = Progress { files_complete: 2, files_evicted: 1, ..done };
+        assert_eq!(describe(&evicted), "complete: 3 files, 2.0 GiB, 1 evicted");
         let empty = Progress { total: 0, ready: 0, ..progress };
         assert!(describe(&empty).contains("(100 %)"));
     }

@@ -3,18 +3,14 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Error;
-use super::guard::Guard;
-use super::learn::Learner;
+use super::prepare::Prepared;
+use super::room::Room;
 use crate::config::Config;
-use crate::fetch::Fetcher;
-use crate::metrics;
-use crate::status::{About, Parts, Served, Server, View};
-use crate::store::Store;
+use crate::status::{About, Evict, Parts, Served, Server, View};
 
 /// What this machine is called (hostname(7), proc_sys_kernel(5)).
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
@@ -29,35 +25,48 @@ pub(super) fn listen(config: &Config) -> Result<Option<TcpListener>, Error> {
     Ok(Some(listener))
 }
 
-/// Begins to serve. `cancel` ends the load. One that cannot be served is loaded all the same.
+/// What an operator may have the loop do.
+pub(super) struct Controls {
+    /// Ends the load.
+    pub(super) cancel: UnboundedSender<()>,
+    /// Empties a file.
+    pub(super) evict: UnboundedSender<Evict>,
+}
+
+/// Begins to serve. A load that cannot be served goes on all the same.
 pub(super) fn serve(
     config: &Config,
-    (store, fetcher, guard, learner): (&Arc<Store>, &Fetcher, Option<&Guard>, &Learner),
-    (requests, port): (metrics::Requests, Option<TcpListener>),
-    cancel: UnboundedSender<()>,
-    (at_start, started): (u64, Instant),
-) -> Option<Server> {
+    load: &mut Prepared,
+    room: &Room,
+    controls: Controls,
+) -> (Arc<View>, Option<Server>) {
     let model_dir = &config.store.model_dir;
+    let guard = load.guard.as_ref();
     let about = About {
         source: format!("oss://{}/{}", config.oss.bucket, config.oss.prefix),
         model_dir: std::path::absolute(model_dir).unwrap_or_else(|_| model_dir.clone()).display().to_string(),
         gate: guard.map(|guard| guard.gate().mode().to_string()),
+        expire: config.room.expire,
+        budget: config.room.budget,
         has_peers: config.peers.is_some(),
     };
     let parts = Parts {
-        store: Arc::clone(store),
-        fetcher: fetcher.clone(),
+        store: Arc::clone(&load.store),
+        fetcher: load.fetcher.clone(),
         gate: guard.map(|guard| guard.gate().numbers()).unwrap_or_default(),
-        requests,
-        foresight: learner.foresight(),
-        positions: learner.positions(),
+        requests: load.requests.clone(),
+        foresight: load.learner.foresight(),
+        room: room.numbers(),
+        positions: load.learner.positions(),
     };
     let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned();
+    let view = Arc::new(View::new(about, parts, load.at_start, load.started));
     let served = Served {
-        view: Arc::new(View::new(about, parts, at_start, started)),
-        cancel: config.command.is_empty().then_some(cancel),
+        view: Arc::clone(&view),
+        cancel: config.command.is_empty().then_some(controls.cancel),
+        evict: controls.evict,
         host,
     };
-    let server = Server::start(served, model_dir, port);
-    server.inspect_err(|error| tracing::error!(%error, "the state of the load is not served")).ok()
+    let server = Server::start(served, model_dir, load.port.take());
+    (view, server.inspect_err(|error| tracing::error!(%error, "the state of the load is not served")).ok())
 }

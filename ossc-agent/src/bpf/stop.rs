@@ -185,9 +185,18 @@ impl Stopper {
 
     /// Gates the file behind a descriptor, before it has a name that readers know.
     pub fn gate(&mut self, file: BorrowedFd<'_>) -> Result<KernelInode, Error> {
+        if !self.is_attached() {
+            return Err(Error::Detached);
+        }
         let inode = inode::of(file).map_err(Error::Identify)?;
         self.gated.insert(inode, 0, 0)?;
         Ok(inode)
+    }
+
+    /// Whether any file is gated.
+    #[must_use]
+    pub fn gates_any(&self) -> bool {
+        self.gated.keys().next().is_some()
     }
 
     /// Whether a file is gated.

@@ -21,7 +21,7 @@ Exit status:
   6  OSS cannot be reached: name, connection, TLS, or no answer in time
   7  verify: a file is not what OSS has, or not what was loaded
   8  verify: a file is not complete, and nothing is wrong with what is there
-  9  status, cancel, prefetch: no agent serves the model directory, or it will not
+  9  status, cancel, prefetch, evict: no agent serves the model directory, or it will not; with --ready: not yet
   N  with a COMMAND: its own status; 128 + signal if a signal ended it; 127 if it cannot be started";
 
 /// How the process ends.
@@ -35,6 +35,9 @@ impl Exit {
     pub(super) const INTERNAL: Self = Self(1);
     /// What the user said is wrong.
     pub(super) const USAGE: Self = Self(2);
+
+    /// No agent, or it is not so far.
+    pub(super) const NOT_YET: Self = Self(9);
 
     /// What `verify` found.
     pub(super) fn of_verify(status: Status) -> Self {
@@ -116,7 +119,7 @@ pub(super) fn of_trace(error: &trace::Error) -> Exit {
 pub(super) fn of_status(error: &status::Error) -> Exit {
     eprintln!("ossc-agent: {}", chain(error));
     Exit(match error {
-        status::Error::Nobody { .. } | status::Error::Refused { .. } => 9,
+        status::Error::Nobody { .. } | status::Error::Dead { .. } | status::Error::Refused { .. } => 9,
         _ => 1,
     })
 }

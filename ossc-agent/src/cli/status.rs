@@ -1,15 +1,16 @@
-//! `ossc-agent status`, `cancel` and `prefetch`: ask the running agent of a model directory and steer it. Answers go to
+//! `ossc-agent status`, `cancel`, `prefetch` and `evict`: ask the running agent of a model directory and steer it. Answers go to
 //! standard output, what went wrong to standard error.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::exit::{self, Exit};
 use crate::base::{Bytes, chain};
 use crate::config::{self, Environment, Flags};
+use crate::status::snapshot::{Snapshot, State};
 use crate::status::{self, Client};
 
 /// Between two looks.
@@ -48,6 +49,23 @@ pub(super) struct Status {
     /// List every file, complete ones too
     #[arg(long)]
     all: bool,
+
+    /// Say by the exit status whether the load is so far, for probes: 0 if it is, else 9
+    #[arg(long, value_name = "HOW_FAR", conflicts_with_all = ["json", "watch", "all"])]
+    ready: Option<Ready>,
+
+    /// With --ready: wait until it is, and for an agent that has yet to start
+    #[arg(long, requires = "ready")]
+    wait: bool,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ready {
+    /// The files can be opened: readers are held where bytes are missing
+    Visible,
+    /// Every file is complete, or was and is evicted since
+    Complete,
 }
 
 /// Arguments of `ossc-agent cancel`.
@@ -60,6 +78,20 @@ pub(super) struct Cancel {
 /// Arguments of `ossc-agent prefetch`.
 #[derive(Debug, Args)]
 pub(super) struct Prefetch {
+    #[command(flatten)]
+    files: Files,
+}
+
+/// Arguments of `ossc-agent evict`.
+#[derive(Debug, Args)]
+pub(super) struct Evict {
+    #[command(flatten)]
+    files: Files,
+}
+
+/// Some files of a model.
+#[derive(Debug, Args)]
+struct Files {
     #[command(flatten)]
     which: Which,
 
@@ -79,8 +111,12 @@ impl Which {
 impl Status {
     /// Does it.
     pub(super) fn run(self) -> Exit {
-        let Self { which, json, watch, all } = self;
+        let Self { which, json, watch, all, ready, wait } = self;
         with_client(which, async |_, client| {
+            if let Some(ready) = ready {
+                return until(client, ready, wait).await;
+            }
+            let (mut was_there, mut has_broken_off) = (false, false);
             let is_screen = watch && !json && io::stdout().is_terminal();
             let mut begin = if is_screen { CLEAR } else { "" };
             loop {
@@ -89,7 +125,21 @@ impl Status {
                 } else {
                     client.status().await.map(|snapshot| status::text(&snapshot, all))
                 };
-                let text = text?;
+                let text = match text {
+                    // Its socket goes with it only where it ends in order.
+                    Err(status::Error::Nobody { .. }) if was_there || has_broken_off => {
+                        return Ok(say("the agent has ended", Exit::SUCCESS));
+                    }
+                    // It ended before it had answered; the next look tells how.
+                    Err(status::Error::Broken { .. }) if was_there => {
+                        was_there = false;
+                        has_broken_off = true;
+                        tokio::time::sleep(LOOK_EVERY).await;
+                        continue;
+                    }
+                    text => text?,
+                };
+                was_there = true;
                 let shown = io::stdout().write_all(format!("{begin}{text}").as_bytes());
                 if let Err(error) = shown.and_then(|()| io::stdout().flush()) {
                     return Ok(if error.kind() == io::ErrorKind::BrokenPipe {
@@ -108,6 +158,27 @@ impl Status {
     }
 }
 
+/// Looks whether a load is so far, once or until it is.
+async fn until(client: &Client, ready: Ready, wait: bool) -> Result<Exit, status::Error> {
+    use status::Error::{Broken, Dead, Nobody};
+    loop {
+        let why = match client.status().await {
+            Ok(snapshot) if snapshot.gate_broken => "the gate is broken: start the agent again".to_owned(),
+            Ok(Snapshot { state: State::Complete, .. }) => return Ok(Exit::SUCCESS),
+            Ok(_) if ready == Ready::Visible => return Ok(Exit::SUCCESS),
+            Ok(Snapshot { bytes, .. }) => {
+                format!("not complete: {} of {} are ready", Bytes(bytes.ready), Bytes(bytes.total))
+            }
+            Err(Nobody { .. } | Dead { .. } | Broken { .. }) if wait => String::new(),
+            Err(error) => return Err(error),
+        };
+        if !wait {
+            return Ok(say(&why, Exit::NOT_YET));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 impl Cancel {
     /// Does it.
     pub(super) fn run(self) -> Exit {
@@ -118,18 +189,33 @@ impl Cancel {
 impl Prefetch {
     /// Does it.
     pub(super) fn run(self) -> Exit {
+        self.files.tell(async |client, name| {
+            let done = client.prefetch(name).await?;
+            Ok(format!("{} files come next, {} of them are missing\n", done.files, Bytes(done.missing_bytes)))
+        })
+    }
+}
+
+impl Evict {
+    /// Does it.
+    pub(super) fn run(self) -> Exit {
+        self.files.tell(async |client, name| {
+            let done = client.evict(name).await?;
+            Ok(format!("{} files were evicted, {} are free\n", done.files, Bytes(done.freed_bytes)))
+        })
+    }
+}
+
+impl Files {
+    /// Asks the agent about these files, and prints what there is to say.
+    fn tell(self, ask: impl AsyncFnOnce(&Client, &str) -> Result<String, status::Error>) -> Exit {
         let path = self.path;
         with_client(self.which, async |model_dir, client| {
             let Some(name) = below(model_dir, &path) else {
                 let text = format!("{} is not in {}", path.display(), model_dir.display());
                 return Ok(say(&text, Exit::USAGE));
             };
-            let done = client.prefetch(&name).await?;
-            let text = format!(
-                "{} files come next, {} of them are missing\n",
-                done.files,
-                Bytes(done.missing_bytes)
-            );
+            let text = ask(client, &name).await?;
             Ok(match io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => Exit::SUCCESS,
                 Err(error) => unprintable(&error),

@@ -113,6 +113,14 @@ pub struct Flags {
     #[arg(long, value_name = "SECONDS")]
     pub restart_deadline: Option<u32>,
 
+    /// How long nobody may have used a complete file before its memory is given back; 0 = for ever [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub expire_time: Option<u64>,
+
+    /// Most memory that the files may take, such as 64G, before complete ones that nobody uses give theirs back
+    #[arg(long, value_name = "BYTES")]
+    pub memory_budget: Option<Bytes>,
+
     /// Start from the files on disk without asking OSS; all must be complete
     #[arg(long)]
     pub offline: bool,

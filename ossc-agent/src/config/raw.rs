@@ -29,6 +29,7 @@ pub(super) struct Raw {
     pub(super) log_format: Option<String>,
     pub(super) audit_path: Option<PathBuf>,
     pub(super) expire_time_sec: Option<u64>,
+    pub(super) memory_budget: Option<String>,
     pub(super) prefetch: Prefetch,
     pub(super) fast_list: Option<serde_json::Value>,
     pub(super) oss_path: Option<String>,

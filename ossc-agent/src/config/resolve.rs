@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::raw::{self, Level, Raw};
 use super::{
     Config, DEFAULT_FILE, DEFAULT_RESTART_DEADLINE, DEFAULT_STATE_DIR, DEFAULT_TAKEOVER_DEADLINE,
-    Environment, Error, Flags, Log, LogFormat, LogLevel, OnChange, SECRETS, Targets,
+    Environment, Error, Flags, Log, LogFormat, LogLevel, OnChange, Room, SECRETS, Targets,
 };
 use crate::base::{BlockSize, Bytes, Nic};
 use crate::{fetch, oss, store};
@@ -91,6 +91,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
             OnChange::Fail => Vec::new(),
             OnChange::Restart => secrets(env),
         },
+        room: room(flags, raw)?,
         offline: flags.offline || raw.offline.unwrap_or(false),
         exit_when_complete,
         command: flags.command.clone(),
@@ -154,9 +155,6 @@ fn remarks(raw: &Raw) -> Vec<String> {
     if raw.fast_list.is_some() {
         remarks.push("fastList is not needed: one listing serves the whole load".to_owned());
     }
-    if raw.expire_time_sec.is_some() {
-        remarks.push("expireTimeSec has no effect yet: the files stay until they are removed".to_owned());
-    }
     let below = |section: &'static str| move |key: &String| format!("{section}.{key}");
     let unknown = raw.unknown.keys().cloned();
     let unknown = unknown.chain(raw.prefetch.unknown.keys().map(below("prefetch")));
@@ -194,12 +192,31 @@ fn request_timeout(flags: &Flags, raw: &Raw) -> Result<Duration, Error> {
 }
 
 fn bandwidth_limit(flags: &Flags, raw: &Raw) -> Result<Option<NonZeroU64>, Error> {
-    let fail = |value: String| Error::Value {
-        name: "bandwidth limit",
-        value,
-        wanted: "bytes a second such as 500M are needed, more than 0".to_owned(),
-    };
-    let bytes = match (flags.bandwidth_limit, &raw.bandwidth_limit) {
+    bytes(
+        "bandwidth limit",
+        "bytes a second such as 500M",
+        flags.bandwidth_limit,
+        raw.bandwidth_limit.as_ref(),
+    )
+}
+
+fn room(flags: &Flags, raw: &Raw) -> Result<Room, Error> {
+    let expire = flags.expire_time.or(raw.expire_time_sec).filter(|seconds| *seconds > 0);
+    let budget =
+        bytes("memory budget", "bytes such as 64G", flags.memory_budget, raw.memory_budget.as_ref())?;
+    Ok(Room { expire: expire.map(Duration::from_secs), budget: budget.map(NonZeroU64::get) })
+}
+
+/// A number of bytes, more than 0, from the flag or else the file.
+fn bytes(
+    name: &'static str,
+    wanted: &str,
+    flag: Option<Bytes>,
+    raw: Option<&String>,
+) -> Result<Option<NonZeroU64>, Error> {
+    let fail =
+        |value: String| Error::Value { name, value, wanted: format!("{wanted} are needed, more than 0") };
+    let bytes = match (flag, raw) {
         (Some(bytes), _) => bytes,
         (None, Some(text)) => text.parse::<Bytes>().map_err(|_| fail(text.clone()))?,
         (None, None) => return Ok(None),

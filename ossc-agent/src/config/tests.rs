@@ -47,6 +47,7 @@ fn the_connector_file_is_understood() {
     assert_eq!(config.log.path, Some("/var/log/c.log".into()));
     assert_eq!((config.fetch.threads.get(), config.fetch.connections_per_thread.get()), (4, 32));
     assert_eq!(config.audit_path, Some("/var/log/a.log".into()));
+    assert_eq!(config.room, Room { expire: Some(Duration::from_secs(120)), budget: None });
     assert!(config.remarks.iter().any(|remark| remark.contains("'novel'")), "{:?}", config.remarks);
 }
 
@@ -73,6 +74,7 @@ fn what_cannot_be_is_refused_with_the_name_of_the_setting() {
         ("{", Flags::default(), "not valid"),
         (r#"{"logLevel": 9}"#, Flags::default(), "logLevel"),
         (r#"{"prefetch": {"vcpus": 0}}"#, Flags::default(), "threads"),
+        (r#"{"memoryBudget": "much"}"#, Flags::default(), "memory budget"),
         (r#"{"blockSize": "3M"}"#, Flags::default(), "block size"),
         (r#"{"credentials": "magic"}"#, Flags::default(), "credentials"),
         ("{}", Flags { oss_path: Some("s3://x".into()), ..Flags::default() }, "oss://"),

@@ -14,7 +14,7 @@
 
 mod file_work;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Instant;
@@ -102,6 +102,7 @@ impl Lanes {
 
     /// Somebody wants these blocks before all else that is planned, but for what readers are about to want.
     pub(super) fn plan_first(&mut self, file: FileId, blocks: Range<u32>) {
+        self.rouse(file);
         self.planned.push_front(Wanted { file, blocks });
     }
 
@@ -253,6 +254,28 @@ impl Lanes {
     pub(super) fn forget_some(&mut self, file: FileId, blocks: &[BlockIndex]) {
         self.change(file, |work| blocks.iter().for_each(|block| work.forget_one(*block)));
         self.background_file = self.background_file.min(file.index());
+    }
+
+    /// The bytes of a full file are about to go: all of its blocks are missing, and none is handed out.
+    pub(super) fn begin_emptying(&mut self, file: FileId) {
+        self.change(file, FileWork::begin_emptying);
+    }
+
+    /// They have gone (the file rests until it is asked for), or have not.
+    pub(super) fn end_emptying(&mut self, file: FileId, are_gone: bool) {
+        self.change(file, if are_gone { FileWork::emptied } else { FileWork::kept });
+    }
+
+    /// Somebody asks for a file that may rest since it was emptied.
+    pub(super) fn rouse(&mut self, file: FileId) {
+        self.change(file, FileWork::rouse);
+        self.background_file = self.background_file.min(file.index());
+    }
+
+    /// Files that were emptied, and that nobody has asked for since.
+    pub(super) fn dormant(&self) -> BTreeSet<FileId> {
+        let files = (0..).map(FileId).zip(&self.files);
+        files.filter(|(_, work)| work.is_dormant()).map(|(id, _)| id).collect()
     }
 
     /// The file is lost for good: nothing is handed out any more.

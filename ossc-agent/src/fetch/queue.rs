@@ -4,7 +4,7 @@
 //!
 //! Failures end here: a lost extent ends its waiters, a closed file refuses later ones, a closed queue all.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Done;
@@ -110,6 +110,7 @@ impl Queue {
             if state.closing {
                 return Some((done, Err(Failure::new(Cause::ShuttingDown))));
             }
+            state.lanes.rouse(file);
             state.waiters.add(file, blocks.clone(), missing, lane, done);
             state.lanes.want(file, blocks, lane);
             None
@@ -320,6 +321,36 @@ impl Queue {
             }
         });
         self.signal.one();
+    }
+
+    /// The store is about to empty a complete file: whoever wants it from now on waits for [`Self::end_emptying`].
+    pub(super) fn begin_emptying(&self, file: FileId) {
+        self.state.with(|state| state.lanes.begin_emptying(file));
+    }
+
+    /// The store has emptied it, or has not.
+    pub(super) fn end_emptying(&self, file: FileId, are_gone: bool) {
+        let done = self.state.with(|state| {
+            state.lanes.end_emptying(file, are_gone);
+            if !are_gone {
+                return state.waiters.file_lost(file);
+            }
+            if let Some(provenance) = state.provenance.get_mut(file.index()) {
+                provenance.forget_all();
+            }
+            for (blocks, lane) in state.waiters.of_file(file) {
+                state.lanes.rouse(file);
+                state.lanes.want(file, blocks, lane);
+            }
+            Vec::new()
+        });
+        self.signal.one();
+        finish(done, &Ok(()));
+    }
+
+    /// Files that were emptied, and that nobody has asked for since.
+    pub(super) fn dormant(&self) -> BTreeSet<FileId> {
+        self.state.with(|state| state.lanes.dormant())
     }
 
     /// Hands out nothing more but the sealing of full files.

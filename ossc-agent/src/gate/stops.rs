@@ -116,6 +116,8 @@ impl<D: Demand> Stops<D> {
         if self.files.is_empty()
             && self.processes.is_empty()
             && let Some(mut stopper) = Self::stopper(&self.shared)
+            // One may be gated already of which the mail has not come.
+            && !stopper.gates_any()
         {
             stopper.detach();
         }

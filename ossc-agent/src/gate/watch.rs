@@ -359,8 +359,8 @@ impl<D: Demand, O: Fn(Access)> Watcher<D, O> {
                 return self.held.answer(&event, Err(Errno::EIO));
             }
         };
-        if !self.files.contains_key(&inode) {
-            // Told of before it was marked, perhaps since the last look.
+        if matches!(self.files.get(&inode), None | Some(Watched::Released)) {
+            // Told of before it was marked, or marked again, perhaps since the last look.
             self.take_mail();
         }
         match self.files.get_mut(&inode) {

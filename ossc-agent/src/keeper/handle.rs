@@ -150,6 +150,12 @@ impl Keeper {
         }
     }
 
+    /// A file that was complete is about to be emptied: holds it again, from before its first byte goes. The keeper hears
+    /// of this before it hears of the agent's death.
+    pub fn hold(&self, file: BorrowedFd<'_>) -> Result<(), Error> {
+        self.say(Message::Hold, &[file])
+    }
+
     /// Whether files of an earlier version are still in use.
     #[must_use]
     pub fn has_strays(&self) -> bool {

@@ -16,10 +16,12 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use super::exposition;
 use super::view::View;
-use crate::base::FileId;
+use crate::base::{FileId, coloured};
+use crate::store::{File, Freed};
 
 /// Longest body of a request, bytes: a path (PATH_MAX, limits.h) with room.
 const MAX_BODY: usize = 8 << 10;
@@ -45,8 +47,28 @@ pub struct Served {
     pub view: Arc<View>,
     /// Ends the load; None with a COMMAND, whose end ends it.
     pub cancel: Option<UnboundedSender<()>>,
+    /// Empties a file.
+    pub evict: UnboundedSender<Evict>,
     /// What this machine is called, by which it may be asked for besides its addresses.
     pub host: String,
+}
+
+/// A file that an operator wants the memory and space of.
+#[derive(Debug)]
+pub struct Evict {
+    /// The file.
+    pub file: FileId,
+    /// What came of it, or what went wrong.
+    pub reply: oneshot::Sender<Result<Freed, String>>,
+}
+
+/// What came of an eviction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// Files that are empty now.
+    pub files: u64,
+    /// Bytes that they gave up.
+    pub freed_bytes: u64,
 }
 
 /// What came of a prefetch.
@@ -77,14 +99,20 @@ where
             Ok(text) => reply(StatusCode::OK, exposition::CONTENT_TYPE, text),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },
-        ("/cancel" | "/prefetch", false) if door == Door::Socket && head.method == Method::POST => {
+        ("/cancel" | "/evict" | "/prefetch", false)
+            if door == Door::Socket && head.method == Method::POST =>
+        {
             let body = match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(_) => return plain(StatusCode::BAD_REQUEST, "The body is too long, or broke off."),
             };
-            if head.uri.path() == "/cancel" { cancel(served) } else { prefetch(served, &body) }
+            match head.uri.path() {
+                "/cancel" => cancel(served),
+                "/evict" => evict(served, &body).await,
+                _ => prefetch(served, &body),
+            }
         }
-        ("/" | "/status.json" | "/metrics" | "/cancel" | "/prefetch", _) => {
+        ("/" | "/status.json" | "/metrics" | "/cancel" | "/evict" | "/prefetch", _) => {
             let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "Not this way.");
             let allowed = if door == Door::Socket { "GET, HEAD, POST" } else { "GET, HEAD" };
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
@@ -103,24 +131,73 @@ fn cancel(served: &Served) -> Response<Full<Bytes>> {
 }
 
 fn prefetch(served: &Served, path: &[u8]) -> Response<Full<Bytes>> {
-    let Ok(path) = std::str::from_utf8(path) else {
-        return plain(StatusCode::BAD_REQUEST, "The path is not UTF-8, which names of objects are.");
+    let Meant { path, files } = match meant(served, path) {
+        Ok(meant) => meant,
+        Err((status, text)) => return plain(status, &text),
     };
-    let parts = served.view.parts();
-    let files = parts.store.files();
-    let meant: Vec<FileId> =
-        files.iter().filter(|file| is_at_or_below(&file.object().name, path)).map(|file| file.id()).collect();
-    if meant.is_empty() {
-        return plain(StatusCode::NOT_FOUND, &format!("The model has no file '{path}', and none below it."));
-    }
     let mut done = Prefetched::default();
     // Each goes before all others, so the first one comes last.
-    for file in meant.into_iter().rev() {
+    for file in files.iter().rev() {
         done.files += 1;
-        done.missing_bytes += parts.fetcher.plan_first(file);
+        done.missing_bytes += served.view.parts().fetcher.plan_first(file.id());
     }
     tracing::info!(path, files = done.files, "to be fetched next, as an operator asks");
     json(&done)
+}
+
+async fn evict(served: &Served, path: &[u8]) -> Response<Full<Bytes>> {
+    let Meant { path, files } = match meant(served, path) {
+        Ok(meant) => meant,
+        Err((status, text)) => return plain(status, &text),
+    };
+    tracing::info!(path, "to be evicted, as an operator asks");
+    let dormant = served.view.parts().fetcher.dormant();
+    let (mut done, mut kept) = (Evicted::default(), Vec::new());
+    for file in files.iter().filter(|file| file.layout().size() > 0 && !dormant.contains(&file.id())) {
+        let (reply, outcome) = oneshot::channel();
+        let sent = served.evict.send(Evict { file: file.id(), reply });
+        let outcome = match sent {
+            Ok(()) => outcome.await.unwrap_or_else(|_| Err("the load ends".to_owned())),
+            Err(_) => Err("the load ends".to_owned()),
+        };
+        let why = match outcome {
+            Ok(Freed::Bytes(bytes)) => {
+                done.files += 1;
+                done.freed_bytes += bytes;
+                continue;
+            }
+            Ok(Freed::InUse) => "a program has it open or mapped (`fuser -v` names it)".to_owned(),
+            Ok(Freed::NotNow) => "it is not complete".to_owned(),
+            Err(error) => error,
+        };
+        kept.push(format!("{}: {why}", file.object().name));
+    }
+    if kept.is_empty() {
+        return json(&done);
+    }
+    let text = format!("{} files were evicted; not so\n{}", done.files, kept.join("\n"));
+    plain(StatusCode::CONFLICT, &text)
+}
+
+/// Files that a request is about.
+struct Meant<'a> {
+    path: &'a str,
+    files: Vec<&'a Arc<File>>,
+}
+
+/// The files that a path means, or why there are none.
+fn meant<'a>(served: &'a Served, path: &'a [u8]) -> Result<Meant<'a>, (StatusCode, String)> {
+    let Ok(path) = std::str::from_utf8(path) else {
+        let text = "The path is not UTF-8, which names of objects are.".to_owned();
+        return Err((StatusCode::BAD_REQUEST, text));
+    };
+    let files = served.view.parts().store.files().iter();
+    let files: Vec<_> = files.filter(|file| is_at_or_below(&file.object().name, path)).collect();
+    if files.is_empty() {
+        let text = format!("The model has no file '{path}', and none below it.");
+        return Err((StatusCode::NOT_FOUND, text));
+    }
+    Ok(Meant { path, files })
 }
 
 /// Whether a file of this name is what `path` names, or is below it. The empty path names everything.
@@ -143,7 +220,7 @@ fn is_ours(headers: &HeaderMap, own: &str) -> bool {
 }
 
 fn page() -> Response<Full<Bytes>> {
-    let mut page = reply(StatusCode::OK, "text/html; charset=utf-8", PAGE);
+    let mut page = reply(StatusCode::OK, "text/html; charset=utf-8", coloured(PAGE));
     page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
     page
 }
@@ -176,6 +253,11 @@ fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Resp
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_has_its_colours() {
+        assert!(coloured(PAGE).contains("--missing: #"));
+    }
 
     #[test]
     fn foreign_names_are_refused() {

@@ -1,6 +1,7 @@
 //! Asks the agent that loads a model, over the socket in the model's state directory. Used by `cli`.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::answer::Prefetched;
-use super::door;
+use super::DOOR;
+use super::answer::{Evicted, Prefetched};
 use super::snapshot::{Snapshot, VERSION};
+use crate::store::{self, Reached};
 
 /// An agent answers within milliseconds, even on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +31,12 @@ pub enum Error {
          been started serves it when its files are visible", model_dir.display()
     )]
     Nobody {
+        /// Model directory.
+        model_dir: PathBuf,
+    },
+    /// Nobody listens any more.
+    #[error("the agent of {} has died; its log says why, if it could", model_dir.display())]
+    Dead {
         /// Model directory.
         model_dir: PathBuf,
     },
@@ -116,6 +124,13 @@ impl Client {
         self.parse(&text)
     }
 
+    /// Empties a file, or all below a directory, that no program has open; a reader has them fetched anew. `path`: below
+    /// the model directory.
+    pub async fn evict(&self, path: &str) -> Result<Evicted, Error> {
+        let text = self.ask(Method::POST, "/evict", path).await?;
+        self.parse(&text)
+    }
+
     fn parse<T: serde::de::DeserializeOwned>(&self, text: &[u8]) -> Result<T, Error> {
         serde_json::from_slice(text).map_err(|error| self.broken(io::Error::other(error)))
     }
@@ -123,10 +138,12 @@ impl Client {
     async fn ask(&self, method: Method, path: &str, body: &str) -> Result<Bytes, Error> {
         let model_dir = || self.model_dir.clone();
         let connect = |source| Error::Connect { model_dir: model_dir(), source };
-        let Some(socket) = door::connect(&self.model_dir).map_err(connect)? else {
-            return Err(Error::Nobody { model_dir: model_dir() });
+        let socket = match DOOR.connect(&self.model_dir).map_err(connect)? {
+            Reached::Somebody(socket) => std::os::unix::net::UnixStream::from(socket),
+            Reached::Nobody => return Err(Error::Nobody { model_dir: model_dir() }),
+            Reached::Dead => return Err(Error::Dead { model_dir: model_dir() }),
         };
-        if let Some(uid) = door::stranger(&socket).map_err(connect)? {
+        if let Some(uid) = store::stranger(socket.as_fd()).map_err(connect)? {
             return Err(Error::Stranger { uid, model_dir: model_dir() });
         }
         socket.set_nonblocking(true).map_err(connect)?;

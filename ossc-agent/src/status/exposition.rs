@@ -21,6 +21,7 @@ pub(super) fn text(view: &View) -> Result<String, fmt::Error> {
     let snapshot = view.snapshot(false);
     let mut registry = Registry::with_prefix("ossc");
     load(&mut registry, &snapshot, view.started());
+    room(&mut registry, &snapshot, view);
     network(&mut registry, &snapshot);
     requests(&mut registry, &snapshot, view);
     readers(&mut registry, &snapshot, view);
@@ -46,11 +47,28 @@ fn load(registry: &mut Registry, snapshot: &Snapshot, started: f64) {
     for (name, help, value) in [
         ("files", "Files of the model", snapshot.files_total),
         ("files_complete", "Files that are complete", snapshot.files_complete),
+        ("files_evicted", "Files that were complete and gave up their bytes", snapshot.files_evicted),
         ("blocks", "Blocks of all files", snapshot.blocks.total),
         ("blocks_ready", "Blocks that are there", snapshot.blocks.ready),
     ] {
         registry.register(name, help, gauge(value));
     }
+}
+
+fn room(registry: &mut Registry, snapshot: &Snapshot, view: &View) {
+    let (limits, room) = (&snapshot.room, &view.parts().room);
+    for (name, help, value) in [
+        ("memory", "Bytes of memory that files take, where that is limited", limits.memory_bytes),
+        ("memory_budget", "Most bytes of memory that files may take", limits.budget_bytes),
+    ] {
+        if let Some(value) = value {
+            registry.register_with_unit(name, help, Unit::Bytes, gauge(value));
+        }
+    }
+    let help = "How often a complete file gave up memory or space, by cause";
+    registry.register("evictions", help, room.evictions());
+    let help = "Bytes that complete files gave up, by cause";
+    registry.register_with_unit("evicted", help, Unit::Bytes, room.freed());
 }
 
 fn network(registry: &mut Registry, snapshot: &Snapshot) {
@@ -98,7 +116,7 @@ fn readers(registry: &mut Registry, snapshot: &Snapshot, view: &View) {
     let help = "How long the reader has waited that waits longest now";
     registry.register_with_unit("longest_hold", help, Unit::Seconds, longest);
     let help = "Time that readers were held";
-    registry.register_with_unit("reader_hold", help, Unit::Seconds, view.parts().gate.hold_times());
+    registry.register_with_unit("reader_hold", help, Unit::Seconds, view.gate().hold_times());
     let help = "Calls of readers that got an error instead of bytes";
     registry.register("readers_denied", help, counter(readers.denied_total));
     let help = "1 when the gate hears the kernel no more: readers wait until the agent is started again";

@@ -22,6 +22,8 @@ pub struct Progress {
     pub fetched: u64,
     /// Files that are complete.
     pub files_complete: usize,
+    /// Files whose bytes were given up, and nobody has wanted since.
+    pub files_evicted: usize,
     /// Files of the model.
     pub files: usize,
     /// Readers held at this moment.

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::DOOR;
 use super::answer::{self, Door, Served};
-use super::door;
 use super::view::SAMPLE_EVERY;
+use crate::store;
 use crate::sys::privileges;
 
 /// Connections of each door at a time; one more is closed at once.
@@ -49,7 +51,7 @@ impl Server {
     /// # Errors
     /// When the kernel refuses a thread.
     pub fn start(served: Served, model_dir: &Path, port: Option<TcpListener>) -> io::Result<Self> {
-        let socket = door::listen(model_dir);
+        let socket = DOOR.listen(model_dir).map(std::os::unix::net::UnixListener::from);
         let socket = socket.inspect_err(|error| {
             tracing::warn!(%error, model_dir = %model_dir.display(), "`ossc-agent status` cannot ask this agent");
         });
@@ -66,7 +68,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Err(error) = door::forget(&self.model_dir) {
+        if let Err(error) = DOOR.forget(&self.model_dir) {
             tracing::debug!(%error, "the status socket keeps its name");
         }
     }
@@ -84,7 +86,7 @@ async fn serve(
             let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
             loop {
                 let Some((stream, _)) = taken(socket.accept().await).await else { continue };
-                match door::stranger(&stream) {
+                match store::stranger(stream.as_fd()) {
                     Ok(None) => converse(&served, Door::Socket, stream, &places),
                     stranger => {
                         tracing::warn!(?stranger, "another user asks for the status and gets no answer")

@@ -30,8 +30,14 @@ pub struct Snapshot {
     pub blocks: Amount,
     /// Files.
     pub files_complete: u64,
+    /// Files that were complete and gave up their bytes.
+    #[serde(default)]
+    pub files_evicted: u64,
     /// Files of the model.
     pub files_total: u64,
+    /// What complete files give back.
+    #[serde(default)]
+    pub room: Room,
     /// Until all is there, at the speed of the last seconds; none where that says nothing.
     pub eta_seconds: Option<f64>,
     /// Where bytes come from: each NIC, then the peers, where there are any.
@@ -69,10 +75,12 @@ pub struct Agent {
 pub enum State {
     /// Bytes are missing.
     Loading,
-    /// Every file is complete.
+    /// Every file is complete, or was and is evicted since.
     Complete,
     /// Of a file: it cannot be had, and its readers get errors.
     Lost,
+    /// Of a file: it gave up its bytes; the next reader has it fetched again.
+    Evicted,
 }
 
 /// Bytes of all files.
@@ -84,6 +92,21 @@ pub struct Bytes {
     pub ready: u64,
     /// Those that were there when the agent was started.
     pub at_start: u64,
+}
+
+/// Memory and space that complete files give back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// After so long without a use; none where that does not matter.
+    pub expire_seconds: Option<u64>,
+    /// Most bytes of memory that files may take; none without a limit.
+    pub budget_bytes: Option<u64>,
+    /// Bytes of memory that files take; none where nothing limits them.
+    pub memory_bytes: Option<u64>,
+    /// How often a file gave up something in this run.
+    pub evictions: u64,
+    /// Bytes given up in this run.
+    pub freed_bytes: u64,
 }
 
 /// Some of a total.

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::snapshot::{File, Snapshot, Source, State};
+use super::snapshot::{File, Room, Snapshot, Source, State};
+use super::{as_f64, whole};
 use crate::base;
 
 /// Files shown, unless all are asked for: the ones that are not complete.
@@ -26,10 +27,13 @@ fn write(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
     let Snapshot { agent, bytes, connections, requests, foresight, .. } = snapshot;
     writeln!(out, "{} from {}", printable(&snapshot.model_dir), printable(&snapshot.source))?;
     let (ready, total) = (size(bytes.ready), size(bytes.total));
-    let files = format!("{} of {} files", snapshot.files_complete, snapshot.files_total);
+    let mut files = format!("{} of {} files", snapshot.files_complete, snapshot.files_total);
+    if snapshot.files_evicted > 0 {
+        write!(files, ", {} evicted", snapshot.files_evicted)?;
+    }
     match snapshot.state {
         State::Complete => writeln!(out, "complete: {files}, {total}")?,
-        State::Loading | State::Lost => {
+        State::Loading | State::Lost | State::Evicted => {
             let eta = snapshot.eta_seconds.map_or_else(|| "unknown".to_owned(), time);
             let percent = percent(bytes.ready, bytes.total);
             writeln!(out, "loading: {ready} of {total} ({percent}), {files}, time left: {eta}")?;
@@ -39,6 +43,7 @@ fn write(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
     let uptime = time(agent.uptime_seconds);
     writeln!(out, "agent {} (process {}) since {uptime}; gate: {gate}", agent.version, agent.pid)?;
     writeln!(out, "{} were there at its start", size(bytes.at_start))?;
+    room(out, &snapshot.room)?;
     if snapshot.gate_broken {
         writeln!(out, "THE GATE IS BROKEN: readers wait until the agent is started again")?;
     }
@@ -66,6 +71,24 @@ fn write(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
     }
     readers(out, snapshot)?;
     list(out, snapshot, is_whole)
+}
+
+fn room(out: &mut String, room: &Room) -> fmt::Result {
+    let Room { expire_seconds, budget_bytes, memory_bytes, evictions, freed_bytes } = *room;
+    if let Some(memory) = memory_bytes {
+        write!(out, "files take {} of memory", size(memory))?;
+        if let Some(budget) = budget_bytes {
+            write!(out, ", at most {}", size(budget))?;
+        }
+        if let Some(seconds) = expire_seconds {
+            write!(out, ", idle ones for {}", time(as_f64(seconds)))?;
+        }
+        writeln!(out)?;
+    }
+    if evictions > 0 {
+        writeln!(out, "files gave up memory {evictions} times, {} in all", size(freed_bytes))?;
+    }
+    Ok(())
 }
 
 fn readers(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
@@ -99,6 +122,7 @@ fn list(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
         let state = match file.state {
             State::Complete => " complete",
             State::Lost => " LOST: its readers get errors, see the log",
+            State::Evicted => " evicted: the next reader has it fetched",
             State::Loading => "",
         };
         let (name, percent) = (printable(&file.name), percent(file.ready, file.size));
@@ -148,15 +172,6 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a speed to look at, never negative"
-)]
-fn whole(speed: f64) -> u64 {
-    speed as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::snapshot::{
@@ -200,7 +215,9 @@ mod tests {
             bytes: Bytes { total: 8 << 30, ready: 5 << 30, at_start: 1 << 30 },
             blocks: Amount::default(),
             files_complete: 1,
+            files_evicted: 0,
             files_total: 2,
+            room: Room::default(),
             eta_seconds: Some(75.0),
             sources: vec![source(Some("eth0"), f64::from(1 << 30)), source(None, 0.0)],
             connections: Connections { at_work: 8, most: 16 },
@@ -245,6 +262,29 @@ mod tests {
             super::text(&snapshot(), true)
                 .contains("a        4.0 GiB  ######################## 100 % complete")
         );
+    }
+
+    #[test]
+    fn what_was_given_up_is_shown() {
+        let mut snapshot = snapshot();
+        snapshot.state = State::Complete;
+        (snapshot.files_evicted, snapshot.files[1].state, snapshot.files[1].ready) = (1, State::Evicted, 0);
+        snapshot.room = Room {
+            expire_seconds: Some(120),
+            budget_bytes: Some(6 << 30),
+            memory_bytes: Some(4 << 30),
+            evictions: 3,
+            freed_bytes: 5 << 30,
+        };
+        let text = text(&snapshot, false);
+        for words in [
+            "complete: 1 of 2 files, 1 evicted, 8.0 GiB",
+            "files take 4.0 GiB of memory, at most 6.0 GiB, idle ones for 2 min 0 s",
+            "files gave up memory 3 times, 5.0 GiB in all",
+            "0 % evicted: the next reader has it fetched",
+        ] {
+            assert!(text.contains(words), "{words} is not in:\n{text}");
+        }
     }
 
     #[test]

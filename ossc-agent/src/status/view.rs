@@ -3,16 +3,17 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
 use super::positions::Positions;
 use super::snapshot::{
-    Agent, Amount, Bytes, Connections, File, Foresight, History, Position, Readers, Requests, Snapshot,
+    Agent, Amount, Bytes, Connections, File, Foresight, History, Position, Readers, Requests, Room, Snapshot,
     Source, State, VERSION, Waiting,
 };
+use super::{as_f64, whole};
 use crate::base::{BlockIndex, FileId, Layout};
 use crate::fetch::{BlockState, Fetcher, Network};
 use crate::store::Store;
@@ -38,6 +39,10 @@ pub struct About {
     pub model_dir: String,
     /// How readers are held.
     pub gate: Option<String>,
+    /// When complete files that nobody uses give memory back.
+    pub expire: Option<Duration>,
+    /// Bytes of memory that files may take.
+    pub budget: Option<u64>,
     /// Whether there are peers.
     pub has_peers: bool,
 }
@@ -55,6 +60,8 @@ pub struct Parts {
     pub requests: metrics::Requests,
     /// Whether readers found their bytes there.
     pub foresight: metrics::Foresight,
+    /// What complete files gave back.
+    pub room: metrics::Room,
     /// Where readers are.
     pub positions: Arc<Positions>,
 }
@@ -67,6 +74,8 @@ pub struct View {
     at_start: u64,
     started: (SystemTime, Instant),
     samples: Mutex<VecDeque<Sample>>,
+    /// What holds readers that nobody had to hold at the start.
+    late_gate: OnceLock<(String, gate::Numbers)>,
 }
 
 /// Bytes received so far, source by source.
@@ -86,7 +95,24 @@ impl View {
     #[must_use]
     pub fn new(about: About, parts: Parts, at_start: u64, started: Instant) -> Self {
         let wall = SystemTime::now().checked_sub(started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
-        Self { about, parts, at_start, started: (wall, started), samples: Mutex::default() }
+        Self {
+            about,
+            parts,
+            at_start,
+            started: (wall, started),
+            samples: Mutex::default(),
+            late_gate: OnceLock::new(),
+        }
+    }
+
+    /// Readers are held from now on, as they were not at the start.
+    pub fn gate_started(&self, mode: String, numbers: gate::Numbers) {
+        self.late_gate.get_or_init(|| (mode, numbers));
+    }
+
+    /// Readers that are held.
+    pub(super) fn gate(&self) -> &gate::Numbers {
+        self.late_gate.get().map_or(&self.parts.gate, |(_, numbers)| numbers)
     }
 
     /// The numbers that have labels or are spread over ranges of time, for the metrics.
@@ -125,14 +151,17 @@ impl View {
         let (progress, network) = (fetcher.progress(), fetcher.network());
         let files = store.files();
         let complete = files.iter().filter(|file| file.is_complete()).count();
-        let is_complete = complete == files.len();
+        let dormant = fetcher.dormant();
+        let is_complete = complete + dormant.len() == files.len();
+        let evicted: u64 =
+            dormant.iter().filter_map(|id| store.file(*id)).map(|file| file.layout().size()).sum();
         let blocks = files.iter().fold(Amount::default(), |sum, file| Amount {
             total: sum.total + u64::from(file.layout().block_count()),
             ready: sum.ready + u64::from(file.ready().count()),
         });
         let sources = self.sources(&network);
         let speed: f64 = sources.iter().map(|source| source.bytes_per_second).sum();
-        let missing = progress.bytes_total.saturating_sub(progress.bytes_ready);
+        let missing = progress.bytes_total.saturating_sub(progress.bytes_ready).saturating_sub(evicted);
         let sums = self.parts.requests.sums();
         let counts = &progress.counts;
         let readers = self.readers();
@@ -148,8 +177,8 @@ impl View {
             source: self.about.source.clone(),
             model_dir: self.about.model_dir.clone(),
             state: if is_complete { State::Complete } else { State::Loading },
-            gate: self.about.gate.clone(),
-            gate_broken: self.parts.gate.snapshot().broken,
+            gate: self.late_gate.get().map(|(mode, _)| mode).or(self.about.gate.as_ref()).cloned(),
+            gate_broken: self.gate().snapshot().broken,
             bytes: Bytes {
                 total: progress.bytes_total,
                 ready: progress.bytes_ready,
@@ -157,7 +186,9 @@ impl View {
             },
             blocks,
             files_complete: complete as u64,
+            files_evicted: dormant.len() as u64,
             files_total: files.len() as u64,
+            room: self.room(),
             eta_seconds: eta(missing, speed, is_complete),
             sources,
             connections: Connections { at_work: network.at_work, most: network.most },
@@ -176,6 +207,18 @@ impl View {
             history: if is_whole { self.history() } else { History::default() },
             files: if is_whole { self.files() } else { Vec::new() },
             readers,
+        }
+    }
+
+    fn room(&self) -> Room {
+        let (room, About { expire, budget, .. }) = (&self.parts.room, &self.about);
+        let (evictions, freed_bytes) = room.sums();
+        Room {
+            expire_seconds: expire.map(|expire| expire.as_secs()),
+            budget_bytes: *budget,
+            memory_bytes: (expire.is_some() || budget.is_some()).then(|| room.memory()),
+            evictions,
+            freed_bytes,
         }
     }
 
@@ -219,8 +262,8 @@ impl View {
     }
 
     fn readers(&self) -> Readers {
-        let (counts, now) = (self.parts.gate.snapshot(), Instant::now());
-        let waiting = self.parts.gate.waiting(MOST_NAMED);
+        let (counts, now) = (self.gate().snapshot(), Instant::now());
+        let waiting = self.gate().waiting(MOST_NAMED);
         let name = |id: FileId| {
             self.parts.store.file(id).map_or_else(String::new, |file| file.object().name.clone())
         };
@@ -256,8 +299,8 @@ impl View {
     }
 
     fn files(&self) -> Vec<File> {
-        let Parts { store, fetcher, gate, .. } = &self.parts;
-        let waiting = gate.waiting(MOST_NAMED);
+        let Parts { store, fetcher, .. } = &self.parts;
+        let (waiting, dormant) = (self.gate().waiting(MOST_NAMED), fetcher.dormant());
         let view = |file: &Arc<store::File>| {
             let layout = file.layout();
             let mut blocks: Vec<u8> = fetcher.blocks(file.id()).into_iter().map(letter).collect();
@@ -268,6 +311,7 @@ impl View {
             }
             let state = match (file.is_complete(), fetcher.is_lost(file.id())) {
                 (true, _) => State::Complete,
+                (false, _) if dormant.contains(&file.id()) => State::Evicted,
                 (false, true) => State::Lost,
                 (false, false) => State::Loading,
             };
@@ -328,20 +372,6 @@ fn eta(missing: u64, speed: f64, is_complete: bool) -> Option<f64> {
 fn per_second(bytes: u64, time: Duration) -> f64 {
     let seconds = time.as_secs_f64();
     if seconds > 0.0 { as_f64(bytes) / seconds } else { 0.0 }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a speed to look at")]
-fn as_f64(bytes: u64) -> f64 {
-    bytes as f64
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a speed to look at, never negative"
-)]
-fn whole(speed: f64) -> u64 {
-    speed as u64
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! bytes arrive it is the time of the last write: the kernel sets it with each one.
 
 mod on_disk;
+mod room;
 
 use std::fs;
 use std::io;
@@ -27,6 +28,8 @@ use super::ready_map::ReadyMap;
 use super::seal;
 use crate::base::{BlockIndex, FileId, Layout, Object};
 use crate::sys::file::Facts;
+
+pub use room::Freed;
 
 /// Device and inode number, as fstat(2) gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

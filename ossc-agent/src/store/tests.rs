@@ -7,4 +7,5 @@ mod interleaving;
 mod lifecycle;
 mod model;
 mod ready_map;
+mod room;
 mod scratch;

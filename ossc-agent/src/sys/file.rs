@@ -5,6 +5,7 @@
 //! what to do. Nothing here decides anything.
 
 mod device;
+mod room;
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -20,6 +21,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType};
 
 pub use device::device_instance;
+pub use room::{cached_bytes, drop_cache, punch};
 
 /// Extended attribute on every file the agent makes. Only CAP_SYS_ADMIN may set or see the `trusted`
 /// namespace (xattr(7)), so that no reader can pass its own file off as ours.

@@ -1,12 +1,12 @@
 //! Unix sockets between an agent and its keeper: whole messages with descriptors attached (unix(7),
 //! `SOCK_SEQPACKET` and `SCM_RIGHTS`).
 //!
-//! Driven by `keeper`. A socket that listens has a name in a directory given by descriptor, so that the
+//! Driven by `keeper`, and by `store` for sockets with names. One that listens has a name in a directory given by descriptor, so that the
 //! length of a path never matters (`sun_path` has 108 bytes). What a message means, and whom to believe, is
 //! the caller's; errors are the kernel's.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,8 +18,17 @@ use nix::sys::time::TimeVal;
 
 /// Descriptors of one message; the kernel takes at most 253 (`SCM_MAX_FD`).
 pub const MOST_DESCRIPTORS: usize = 250;
-/// Takeovers that may wait at once; there is one agent at a time.
-const BACKLOG: i32 = 4;
+/// Connections that may wait at once: few are made, and each is taken soon.
+const BACKLOG: i32 = 64;
+
+/// What goes over a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Whole messages, maybe with descriptors.
+    Messages,
+    /// Bytes.
+    Stream,
+}
 
 /// Two connected ends.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -27,16 +36,16 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// A socket that listens as `name` in the directory `dir`; the name must be free.
-pub fn listen_in(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
-    let socket = new_socket()?;
+pub fn listen_in(dir: BorrowedFd<'_>, name: &str, kind: Kind) -> io::Result<OwnedFd> {
+    let socket = new_socket(kind)?;
     bind(socket.as_raw_fd(), &address(dir, name)?)?;
     listen(&socket, Backlog::new(BACKLOG)?)?;
     Ok(socket)
 }
 
 /// Connects to the socket `name` in `dir`: `NotFound` or `ConnectionRefused` when nobody is there.
-pub fn connect_in(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
-    let socket = new_socket()?;
+pub fn connect_in(dir: BorrowedFd<'_>, name: &str, kind: Kind) -> io::Result<OwnedFd> {
+    let socket = new_socket(kind)?;
     connect(socket.as_raw_fd(), &address(dir, name)?)?;
     Ok(socket)
 }
@@ -107,17 +116,28 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, V
     Ok((message.bytes, descriptors))
 }
 
-fn new_socket() -> io::Result<OwnedFd> {
-    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?)
+fn new_socket(kind: Kind) -> io::Result<OwnedFd> {
+    let kind = match kind {
+        Kind::Messages => SockType::SeqPacket,
+        Kind::Stream => SockType::Stream,
+    };
+    Ok(socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+/// What is called `name` in `dir`, by a path that is never long.
+#[must_use]
+pub fn path_in(dir: BorrowedFd<'_>, name: &str) -> String {
+    format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())
 }
 
 fn address(dir: BorrowedFd<'_>, name: &str) -> io::Result<UnixAddr> {
-    Ok(UnixAddr::new(format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd()).as_str())?)
+    Ok(UnixAddr::new(path_in(dir, name).as_str())?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -148,13 +168,19 @@ mod tests {
         let deep = root.path().join("d".repeat(200));
         std::fs::create_dir(&deep).unwrap();
         let dir = std::fs::File::open(&deep).unwrap();
-        assert_eq!(connect_in(dir.as_fd(), "s").unwrap_err().kind(), io::ErrorKind::NotFound);
-        let listener = listen_in(dir.as_fd(), "s").unwrap();
-        let client = connect_in(dir.as_fd(), "s").unwrap();
-        let server = accept(listener.as_fd()).unwrap();
-        let own = nix::unistd::geteuid().as_raw();
-        assert_eq!((peer_uid(client.as_fd()).unwrap(), peer_uid(server.as_fd()).unwrap()), (own, own));
-        drop(listener);
-        assert_eq!(connect_in(dir.as_fd(), "s").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        for kind in [Kind::Messages, Kind::Stream] {
+            assert_eq!(connect_in(dir.as_fd(), "s", kind).unwrap_err().kind(), io::ErrorKind::NotFound);
+            let listener = listen_in(dir.as_fd(), "s", kind).unwrap();
+            let client = connect_in(dir.as_fd(), "s", kind).unwrap();
+            let server = accept(listener.as_fd()).unwrap();
+            let own = nix::unistd::geteuid().as_raw();
+            assert_eq!((peer_uid(client.as_fd()).unwrap(), peer_uid(server.as_fd()).unwrap()), (own, own));
+            drop(listener);
+            assert_eq!(
+                connect_in(dir.as_fd(), "s", kind).unwrap_err().kind(),
+                io::ErrorKind::ConnectionRefused
+            );
+            std::fs::remove_file(deep.join("s")).unwrap();
+        }
     }
 }

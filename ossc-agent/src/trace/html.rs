@@ -15,7 +15,7 @@ use super::picture::{Mark, Picture};
 use super::summary::Summary;
 use super::text::order;
 use super::threads::Thread;
-use crate::base::AccessKind;
+use crate::base::{AccessKind, coloured};
 
 const PAGE: &str = include_str!("html/page.html");
 /// Where the data goes in the page.
@@ -81,7 +81,8 @@ impl Document for Html {
     fn end(&mut self, scene: &Scene, summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         // A name that closes the script element would end the data; JSON may write this character otherwise.
         let data = data(&mut self.picture, scene, summary).to_string().replace('<', "\\u003c");
-        let (before, after) = PAGE.split_once(DATA).unwrap_or((PAGE, ""));
+        let page = coloured(PAGE);
+        let (before, after) = page.split_once(DATA).unwrap_or((&page, ""));
         [before, &data, after].iter().try_for_each(|part| out.write_all(part.as_bytes()))
     }
 }
@@ -224,7 +225,7 @@ mod tests {
                 at_ns: n * 4_000_000,
             }),
         );
-        assert!(page.len() < 2 << 20, "{} bytes", page.len());
+        assert!(page.len() < 2 << 20 && page.contains("--s7: #"), "{} bytes", page.len());
         let marks = data_of(&page)["files"][14]["marks"].as_array().unwrap().len() / 8;
         assert!(marks > 100, "{marks}");
     }

@@ -12,6 +12,7 @@ mod demand_first;
 mod doctor;
 mod durability;
 mod errors;
+mod evict;
 mod failure;
 mod faults;
 mod hostile;

@@ -4,7 +4,7 @@
 //! One connection, so that each byte is asked for once; the server holds its replies where a moment is to stand still.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead as _, Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -56,6 +56,33 @@ fn reader(site: &Site, agent: &Agent, shard: usize) -> anyhow::Result<Process> {
     let reader = Process::spawn(&mut command)?;
     agent.wait_for(READER_HELD)?;
     Ok(reader)
+}
+
+/// A load that stands still half-way, with a reader of the last file held.
+struct HalfWay<'s> {
+    held: RuleHandle<'s>,
+    agent: Agent,
+    port: SocketAddr,
+    reader: Process,
+}
+
+impl<'s> HalfWay<'s> {
+    fn of(site: &'s Site) -> anyhow::Result<Self> {
+        let held = hold(site);
+        let agent = start(site).start()?;
+        let port = port(&agent)?;
+        ensure!(held.wait_held(1, PATIENCE), "no reply was held");
+        let reader = reader(site, &agent, 2)?;
+        Ok(Self { held, agent, port, reader })
+    }
+
+    /// Goes on to the end, of the reader too.
+    fn go_on(&mut self) -> anyhow::Result<()> {
+        self.held.release();
+        self.agent.wait_for(ALL_COMPLETE)?;
+        ensure!(self.reader.wait(PATIENCE)?.success());
+        Ok(())
+    }
 }
 
 /// Ranges that the server sent whole: how many, and their bytes.
@@ -128,24 +155,19 @@ fn compare(site: &Site, port: SocketAddr) -> anyhow::Result<Value> {
 #[test]
 fn agrees_with_the_server_and_with_itself() -> anyhow::Result<()> {
     let site = site()?;
-    let held = hold(&site);
-    let agent = start(&site).start()?;
-    let port = port(&agent)?;
-    ensure!(held.wait_held(1, PATIENCE), "no reply was held");
-    let mut reader = reader(&site, &agent, 2)?;
+    let mut load = HalfWay::of(&site)?;
+    let port = load.port;
     let status = agrees(&site, port)?;
     ensure!(status["state"] == "loading" && number(&status, "/bytes/ready")? > 0.0, "{status}");
     let waiting = &status["readers"]["waiting"][0];
-    let pid = reader.pid()?.as_raw();
+    let pid = load.reader.pid()?.as_raw();
     ensure!(waiting["pid"] == pid && waiting["program"] == "cat" && waiting["start"] == 0, "{status}");
     ensure!(waiting["file"] == site.origin().files()[2].name.as_str(), "{status}");
     ensure!(status["files"][2]["blocks"].as_str().is_some_and(|blocks| blocks.contains('h')), "{status}");
     let text = run(&site.model_dir(), &["status"])?;
     let text = String::from_utf8(text.stdout)?;
     ensure!(text.contains("READERS THAT WAIT: 1") && text.contains(&format!("cat ({pid})")), "{text}");
-    held.release();
-    agent.wait_for(ALL_COMPLETE)?;
-    ensure!(reader.wait(PATIENCE)?.success());
+    load.go_on()?;
     let status = agrees(&site, port)?;
     ensure!(status["state"] == "complete" && number(&status, "/eta_seconds")? == 0.0, "{status}");
     ensure!(number(&status, "/bytes/ready")? == float(site.origin().size()), "{status}");
@@ -154,7 +176,7 @@ fn agrees_with_the_server_and_with_itself() -> anyhow::Result<()> {
         ensure!(file["state"] == "complete" && file["blocks"] == "o17", "{file}");
     }
     names_are_known(port)?;
-    agent.stop()?.expect(exit::OK)?;
+    load.agent.stop()?.expect(exit::OK)?;
     // What is there at the next start is told apart from what came.
     let agent = start(&site).start()?;
     agent.wait_for(ALL_COMPLETE)?;
@@ -214,14 +236,11 @@ fn what_peers_sent_is_told_apart() -> anyhow::Result<()> {
 #[test]
 fn the_page_shows_it_in_a_browser() -> anyhow::Result<()> {
     let site = site()?;
-    let held = hold(&site);
-    let agent = start(&site).start()?;
-    let port = port(&agent)?;
-    ensure!(held.wait_held(1, PATIENCE), "no reply was held");
-    let mut reader = reader(&site, &agent, 2)?;
+    let mut load = HalfWay::of(&site)?;
+    let port = load.port;
     agrees(&site, port)?;
     let shown = page(port, site.state_dir())?;
-    let pid = reader.pid()?.to_string();
+    let pid = load.reader.pid()?.to_string();
     for words in [
         "data-state=\"loading\"",
         &site.origin().path(),
@@ -236,14 +255,12 @@ fn the_page_shows_it_in_a_browser() -> anyhow::Result<()> {
     for file in site.origin().files() {
         ensure!(shown.contains(&format!("{}: of 17 blocks ", file.name)), "{}: {shown}", file.name);
     }
-    held.release();
-    agent.wait_for(ALL_COMPLETE)?;
-    ensure!(reader.wait(PATIENCE)?.success());
+    load.go_on()?;
     let shown = page(port, site.state_dir())?;
     for words in ["body data-state=\"complete\"", "of 17 blocks 17 from OSS", "data-ready=\"33554437\""] {
         ensure!(shown.contains(words), "{words} is not on the page: {shown}");
     }
-    agent.stop()?.expect(exit::OK)
+    load.agent.stop()?.expect(exit::OK)
 }
 
 #[test]
@@ -301,6 +318,52 @@ fn only_looking_is_open_to_others_and_only_by_our_names() -> anyhow::Result<()> 
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let ended = site.start().option("--http", taken.local_addr()?.to_string()).run()?;
     ended.expect(exit::USAGE)
+}
+
+#[test]
+fn probes_and_watchers_hear_it_by_the_exit_status() -> anyhow::Result<()> {
+    let site = site()?;
+    let dir = site.model_dir();
+    let ready = |how_far| run(&dir, &["status", "--ready", how_far]);
+    ensure!(ready("visible")?.status.code() == Some(NO_AGENT));
+    let mut load = HalfWay::of(&site)?;
+    ensure!(ready("visible")?.status.success());
+    let output = ready("complete")?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(NO_AGENT) && error.contains("not complete"), "{error}");
+    let begin = |words: &[&str]| -> anyhow::Result<Process> {
+        let mut command = Command::new(e2e::agent::Build::UnderTest.binary()?);
+        command.env_clear().env("MODEL_DIR", &dir).args(words).stdin(Stdio::null());
+        Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+    };
+    let mut waiting = begin(&["status", "--ready", "complete", "--wait"])?;
+    let mut watching = begin(&["status", "--watch", "--json"])?;
+    let mut first = String::new();
+    let output = watching.child().stdout.take().context("its output")?;
+    let mut output = std::io::BufReader::new(output);
+    output.read_line(&mut first)?;
+    ensure!(first.contains("\"version\":1"), "{first}");
+    ensure!(waiting.is_running()?);
+    load.go_on()?;
+    ensure!(waiting.wait(PATIENCE)?.success() && ready("complete")?.status.success());
+    load.agent.stop()?.expect(exit::OK)?;
+    let (mut rest, mut error) = (String::new(), String::new());
+    output.read_to_string(&mut rest)?;
+    watching.child().stderr.take().context("its errors")?.read_to_string(&mut error)?;
+    ensure!(watching.wait(PATIENCE)?.success() && error.contains("the agent has ended"), "{error}");
+    // One that dies leaves its socket behind.
+    let mut agent = start(&site).start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    let deadline = Instant::now() + PATIENCE;
+    while !ready("visible")?.status.success() {
+        ensure!(Instant::now() < deadline, "the agent does not answer");
+    }
+    agent.process().signal(nix::sys::signal::Signal::SIGKILL)?;
+    agent.process().wait(PATIENCE)?;
+    let output = run(&dir, &["status"])?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(NO_AGENT) && error.contains("has died"), "{error}");
+    Ok(())
 }
 
 #[test]

@@ -274,6 +274,7 @@ mod tests {
                 lockdown: verdict.clone(),
                 ebpf: verdict,
                 failed,
+                warned,
             }));
         }
         lines.push(Line::End { ms: 2 });

@@ -37,6 +37,9 @@ pub enum Error {
         /// What the kernel says.
         source: ProgramError,
     },
+    /// They have left the kernel, since every file was complete.
+    #[error("the stop gate's programs are no longer attached; start the agent again to bring them back")]
+    Detached,
     /// A place in the kernel that is not there.
     #[error("cannot attach to the tracepoint {at}; the kernel needs CONFIG_FTRACE_SYSCALLS")]
     Attach {

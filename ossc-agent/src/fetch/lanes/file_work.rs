@@ -32,6 +32,10 @@ pub(super) struct FileWork {
     lost: BTreeSet<u32>,
     /// Lost for good: nothing is handed out any more.
     closed: bool,
+    /// Its bytes are being given up: nothing is handed out now.
+    emptying: bool,
+    /// Its bytes were given up: nothing is handed out until somebody asks for it.
+    dormant: bool,
 }
 
 impl FileWork {
@@ -47,6 +51,8 @@ impl FileWork {
             rests_until: None,
             lost: BTreeSet::new(),
             closed: false,
+            emptying: false,
+            dormant: false,
         };
         for block in (0..count).map(BlockIndex) {
             if is_ready(block) {
@@ -74,7 +80,11 @@ impl FileWork {
 
     /// Blocks that can be handed out.
     pub(super) fn missing(&self) -> u32 {
-        if self.closed { 0 } else { self.missing }
+        if self.gives_nothing() { 0 } else { self.missing }
+    }
+
+    fn gives_nothing(&self) -> bool {
+        self.closed || self.emptying || self.dormant
     }
 
     pub(super) fn ready_bytes(&self) -> u64 {
@@ -102,7 +112,7 @@ impl FileWork {
 
     /// Blocks that can be handed out.
     pub(super) fn missing_in(&self, within: Range<u32>) -> impl Iterator<Item = BlockIndex> + use<'_> {
-        let end = if self.closed { 0 } else { within.end.min(self.layout.block_count()) };
+        let end = if self.gives_nothing() { 0 } else { within.end.min(self.layout.block_count()) };
         let states = self.states.get(within.start as usize..end as usize).unwrap_or_default();
         let missing = (within.start..).zip(states).filter(|(_, state)| **state == State::Missing);
         missing.map(|(block, _)| BlockIndex(block))
@@ -110,7 +120,7 @@ impl FileWork {
 
     /// Hands out the first run of missing blocks `within`, at most `max` of them.
     pub(super) fn claim(&mut self, within: Range<u32>, max: u32) -> Option<Range<u32>> {
-        if self.closed {
+        if self.gives_nothing() {
             return None;
         }
         let end = within.end.min(self.layout.block_count());
@@ -180,6 +190,33 @@ impl FileWork {
 
     pub(super) fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// The bytes of a full file are about to go.
+    pub(super) fn begin_emptying(&mut self) {
+        self.forget();
+        self.emptying = true;
+    }
+
+    /// They have gone: the file rests until [`Self::rouse`].
+    pub(super) fn emptied(&mut self) {
+        (self.emptying, self.dormant) = (false, true);
+    }
+
+    /// They have not.
+    pub(super) fn kept(&mut self) {
+        self.states.fill(State::Ready);
+        (self.missing, self.ready, self.ready_bytes) = (0, self.layout.block_count(), self.layout.size());
+        (self.emptying, self.first_missing) = (false, self.layout.block_count());
+    }
+
+    /// Somebody asks for it.
+    pub(super) fn rouse(&mut self) {
+        self.dormant = false;
+    }
+
+    pub(super) fn is_dormant(&self) -> bool {
+        self.dormant
     }
 
     fn set_missing(&mut self, block: BlockIndex) {

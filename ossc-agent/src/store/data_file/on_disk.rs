@@ -128,7 +128,7 @@ impl File {
     }
 
     /// Writes the ready file if it is out of date. The lock orders writers of the same file.
-    fn write_record(&self, disk: &Disk, sync: bool) -> Result<(), Error> {
+    pub(super) fn write_record(&self, disk: &Disk, sync: bool) -> Result<(), Error> {
         if !self.unrecorded.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
