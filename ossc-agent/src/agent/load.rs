@@ -94,7 +94,7 @@ pub(super) async fn run(config: &Config, prepared: Prepared) -> Result<Ending, E
     let (cancel, mut cancelled) = unbounded_channel();
     let _server = super::view::serve(
         config,
-        (&store, &fetcher, guard.as_ref(), &learner),
+        (&store, &fetcher, guard.as_ref(), &learner, peers.as_ref()),
         (prepared.requests, prepared.port),
         cancel,
         (prepared.at_start, started),

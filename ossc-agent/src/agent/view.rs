@@ -13,6 +13,7 @@ use super::learn::Learner;
 use crate::config::Config;
 use crate::fetch::Fetcher;
 use crate::metrics;
+use crate::peer::Peers;
 use crate::status::{About, Parts, Served, Server, View};
 use crate::store::Store;
 
@@ -32,7 +33,13 @@ pub(super) fn listen(config: &Config) -> Result<Option<TcpListener>, Error> {
 /// Begins to serve. `cancel` ends the load. One that cannot be served is loaded all the same.
 pub(super) fn serve(
     config: &Config,
-    (store, fetcher, guard, learner): (&Arc<Store>, &Fetcher, Option<&Guard>, &Learner),
+    (store, fetcher, guard, learner, peers): (
+        &Arc<Store>,
+        &Fetcher,
+        Option<&Guard>,
+        &Learner,
+        Option<&Peers>,
+    ),
     (requests, port): (metrics::Requests, Option<TcpListener>),
     cancel: UnboundedSender<()>,
     (at_start, started): (u64, Instant),
@@ -42,7 +49,6 @@ pub(super) fn serve(
         source: format!("oss://{}/{}", config.oss.bucket, config.oss.prefix),
         model_dir: std::path::absolute(model_dir).unwrap_or_else(|_| model_dir.clone()).display().to_string(),
         gate: guard.map(|guard| guard.gate().mode().to_string()),
-        has_peers: config.peers.is_some(),
     };
     let parts = Parts {
         store: Arc::clone(store),
@@ -51,6 +57,7 @@ pub(super) fn serve(
         requests,
         foresight: learner.foresight(),
         positions: learner.positions(),
+        peers: peers.cloned(),
     };
     let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned();
     let served = Served {

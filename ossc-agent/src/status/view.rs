@@ -10,11 +10,12 @@ use jiff::Timestamp;
 
 use super::positions::Positions;
 use super::snapshot::{
-    Agent, Amount, Bytes, Connections, File, Foresight, History, Position, Readers, Requests, Snapshot,
-    Source, State, VERSION, Waiting,
+    Agent, Amount, Asked, Bytes, Connections, File, Foresight, History, Position, Readers, Requests,
+    SharedBytes, Sharing, Snapshot, Source, State, VERSION, Waiting,
 };
 use crate::base::{BlockIndex, FileId, Layout};
 use crate::fetch::{BlockState, Fetcher, Network};
+use crate::peer::Peers;
 use crate::store::Store;
 use crate::{gate, metrics, store};
 
@@ -38,8 +39,6 @@ pub struct About {
     pub model_dir: String,
     /// How readers are held.
     pub gate: Option<String>,
-    /// Whether there are peers.
-    pub has_peers: bool,
 }
 
 /// The parts of a load that are looked at.
@@ -57,6 +56,8 @@ pub struct Parts {
     pub foresight: metrics::Foresight,
     /// Where readers are.
     pub positions: Arc<Positions>,
+    /// Sharing with other nodes, if it is on.
+    pub peers: Option<Peers>,
 }
 
 /// Looks at a load.
@@ -67,6 +68,35 @@ pub struct View {
     at_start: u64,
     started: (SystemTime, Instant),
     samples: Mutex<VecDeque<Sample>>,
+}
+
+/// What the exchange with other nodes says of itself.
+fn sharing(peers: &Peers) -> Sharing {
+    let ((members, quarantined), counts) = (peers.census(), peers.counts());
+    Sharing {
+        members,
+        quarantined,
+        bytes: SharedBytes {
+            own: counts.own.bytes,
+            stand_in: counts.stand_in.bytes,
+            escape: counts.escape.bytes,
+            alone: counts.alone.bytes,
+            again: counts.again.bytes,
+            received: counts.peers.bytes,
+            served: counts.served.bytes,
+        },
+        requests: Asked {
+            owner: counts.asked_owner,
+            holder: counts.asked_holder,
+            hedged: counts.hedged,
+            redirected: counts.redirected,
+            not_yet: counts.not_yet,
+            not_here: counts.not_here,
+            busy: counts.busy,
+            failed: counts.failed,
+            corrupt: counts.corrupt,
+        },
+    }
 }
 
 /// Bytes received so far, source by source.
@@ -113,7 +143,7 @@ impl View {
     fn received(&self) -> Vec<(Option<String>, u64)> {
         let nics = self.parts.requests.received_by_nic();
         let mut all: Vec<_> = nics.map(|(name, bytes)| (Some(name.to_owned()), bytes)).collect();
-        if self.about.has_peers {
+        if self.parts.peers.is_some() {
             all.push((None, self.parts.fetcher.progress().counts.bytes_from_peers));
         }
         all
@@ -160,6 +190,7 @@ impl View {
             files_total: files.len() as u64,
             eta_seconds: eta(missing, speed, is_complete),
             sources,
+            peers: self.parts.peers.as_ref().map(sharing),
             connections: Connections { at_work: network.at_work, most: network.most },
             requests: Requests {
                 total: sums.ended,
