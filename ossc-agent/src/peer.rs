@@ -28,6 +28,9 @@ mod ramp;
 pub mod reach;
 mod sends;
 mod server;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub mod sim;
 mod stream;
 mod suspects;
 pub mod swarm;
@@ -212,6 +215,12 @@ impl Peers {
     pub fn counts(&self) -> Counts {
         let (blocks, bytes) = self.inner.sends.sent();
         Counts { served: Tally { blocks, bytes }, ..self.inner.swarm().counts }
+    }
+
+    /// How many nodes are there besides this one, and how many of all are not listened to because they sent wrong bytes.
+    #[must_use]
+    pub fn census(&self) -> (u64, u64) {
+        self.inner.swarm().census()
     }
 
     /// Logs what came from where. Called by the agent when the load is over.

@@ -10,8 +10,10 @@
 mod net;
 mod node;
 mod plot;
+mod reader;
 mod report;
 mod scenario;
+mod simulate;
 mod trial;
 
 use std::path::PathBuf;
@@ -49,9 +51,15 @@ pub(crate) struct Args {
     /// What happens; repeated, or `all`
     #[arg(long, default_value = "warm")]
     scenario: Vec<Scenario>,
-    /// Write docs/bench/cluster.md and its plots
+    /// Write docs/bench/cluster-N.md and its plots
     #[arg(long)]
     write: bool,
+    /// Nothing of the above: clusters of up to 500 nodes in simulated time, with the agent's own scheduling
+    #[arg(long)]
+    simulate: bool,
+    /// Simulate no more nodes than this
+    #[arg(long, requires = "simulate")]
+    simulate_most: Option<u8>,
     /// Run what was built before
     #[arg(long)]
     built: bool,
@@ -68,6 +76,9 @@ impl Args {
 
 /// Builds and runs it.
 pub(crate) fn cluster(args: &Args) -> Result<()> {
+    if args.simulate {
+        return simulate::simulate(args.simulate_most, args.write);
+    }
     cmd::require_root("cluster")?;
     if !args.built {
         cmd::run(&mut cmd::cargo(&["build", "-p", "ossc-agent", "-p", "oss-server"]))?;

@@ -48,7 +48,6 @@ pub(super) fn serve(
         gate: guard.map(|guard| guard.gate().mode().to_string()),
         expire: config.room.expire,
         budget: config.room.budget,
-        has_peers: config.peers.is_some(),
     };
     let parts = Parts {
         store: Arc::clone(&load.store),
@@ -58,6 +57,7 @@ pub(super) fn serve(
         foresight: load.learner.foresight(),
         room: room.numbers(),
         positions: load.learner.positions(),
+        peers: load.peers.clone(),
     };
     let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned();
     let view = Arc::new(View::new(about, parts, load.at_start, load.started));

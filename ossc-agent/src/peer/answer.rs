@@ -41,6 +41,8 @@ pub enum Answer {
     Later,
     /// Ask that one.
     Redirect(Name),
+    /// Too much to send; ask again, others will have it soon.
+    Busy,
     /// Not here.
     NotHere,
     /// No such object or block.
@@ -70,10 +72,16 @@ impl Swarm {
             } else {
                 None
             };
-            return other.map_or(Answer::Send(file), Answer::Redirect);
+            let deep = queue >= self.settings.deep_queue && !question.urgent;
+            let here = if deep { Answer::Busy } else { Answer::Send(file) };
+            return other.map_or(here, Answer::Redirect);
         }
         match self.flight(at) {
             Some(Flight::Origin) => return Answer::Park(file),
+            // Who waits for the asker has nothing to offer it.
+            Some(Flight::Peer) if asker.is_some_and(|asker| self.waits_for(at, asker)) => {
+                return Answer::NotHere;
+            }
             Some(Flight::Peer) => return Answer::Later,
             None => {}
         }
@@ -89,6 +97,19 @@ impl Swarm {
         match owner.filter(|owner| Some(*owner) != asker && question.hop < MAX_HOPS) {
             Some(owner) => self.name(owner).cloned().map_or(Answer::NotHere, Answer::Redirect),
             None => Answer::NotHere,
+        }
+    }
+
+    /// A block was sent to a peer: it can be asked for it from now on, long before it says so itself.
+    pub(super) fn served(&mut self, to: &Name, (file, block): (FileId, BlockIndex)) {
+        let node = self.find(to).filter(|node| *node != NodeIndex::ME);
+        let entry = node.and_then(|node| self.nodes.get_mut(node.index()));
+        if let Some(have) = entry.and_then(|entry| entry.have.get_mut(file.index())?.as_mut())
+            && have.set(block)
+            && let Some(copies) =
+                self.files.get_mut(file.index()).and_then(|file| file.copies.get_mut(block.0 as usize))
+        {
+            *copies = copies.saturating_add(1);
         }
     }
 

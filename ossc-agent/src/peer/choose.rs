@@ -13,6 +13,9 @@ use crate::base::{BlockIndex, FileId};
 /// Most wanted blocks looked at for one choice: a window of 4 GiB in blocks of 2 MiB, and as much again.
 const SCAN: usize = 4096;
 
+/// More nodes than have all been asked in the last two seconds what they have.
+const MANY: u64 = 64;
+
 /// The best block of a peer so far.
 struct Best {
     group: u64,
@@ -45,12 +48,15 @@ impl Swarm {
     ) -> Option<(FileId, BlockIndex)> {
         self.refresh(now);
         let origin_free = self.origin_in_flight < self.ramp.slots();
-        let peer_free = self.peer_in_flight < self.settings.peer_slots;
+        let mut peer_free = self.peer_in_flight < self.settings.peer_slots;
         if !origin_free && !peer_free {
             return None;
         }
         let nodes = self.domain.len().max(1) as u64;
         let own_turn = self.domain.iter().position(|node| *node == NodeIndex::ME).unwrap_or(0) as u64;
+        // Among many nodes news are old. But all read their own blocks in order, so how far this one is with them
+        // tells how far the others are.
+        let mut read_until = if nodes > MANY { self.first_reading() } else { 0 };
         let mut limits = None;
         let mut best: Option<Best> = None;
         for at in wanted.take(SCAN) {
@@ -71,16 +77,35 @@ impl Swarm {
                     self.take_off(at, Flight::Origin, now);
                     return Some(at);
                 }
+                read_until = read_until.min(position);
                 continue;
             }
-            if !peer_free || position > peer_limit || best.as_ref().is_some_and(|best| best.turn == 0) {
+            if !peer_free || position > peer_limit {
                 continue;
             }
-            let number = position / self.len((at.0, BlockIndex(0))).max(1);
+            let number = position / self.block_bytes(at.0);
             let (group, turn) = (number / nodes, (number % nodes + nodes - own_turn) % nodes);
-            let better = best.as_ref().is_none_or(|best| group == best.group && turn < best.turn);
-            if better && let Some(guess) = self.can_come(at, now) {
+            if let Some(best) = &best {
+                if group == best.group && turn >= best.turn {
+                    continue;
+                }
+                if group != best.group {
+                    // Only blocks of its group could be better.
+                    peer_free = false;
+                    if !origin_free {
+                        break;
+                    }
+                    continue;
+                }
+            }
+            if let Some(guess) = self.can_come(at, position < read_until, now) {
                 best = Some(Best { group, turn, at, guess });
+                if turn == 0 {
+                    peer_free = false;
+                }
+            }
+            if !peer_free && !origin_free {
+                break;
             }
         }
         let Best { at, guess, .. } = best?;
@@ -97,14 +122,18 @@ impl Swarm {
         if self.forced.contains(&at) || self.origin_only.contains(&at) {
             return true;
         }
-        let first = self.ranks(at).into_iter().flatten().find(|node| self.is_usable(*node, now));
+        let ranks = self.ranks(at);
+        if !ranks.contains(&Some(NodeIndex::ME)) {
+            return false;
+        }
+        let first = ranks.into_iter().flatten().find(|node| self.is_usable(*node, now));
         first == Some(NodeIndex::ME)
             && self.holders(at, now).next().is_none()
             && self.readers(at, now).next().is_none()
     }
 
-    /// Whether a peer has a free place for a request for the block; true inside if nobody is known to have it.
-    fn can_come(&mut self, at: At, now: Instant) -> Option<bool> {
+    /// Whether a peer has a free place for a request for the block; true inside if its owner may not have it yet.
+    fn can_come(&mut self, at: At, is_likely: bool, now: Instant) -> Option<bool> {
         let ranks = self.ranks(at);
         let free = |node: &NodeIndex| {
             self.nodes.get(node.index()).is_some_and(|node| node.asked < self.settings.per_peer)
@@ -114,11 +143,11 @@ impl Swarm {
             return holders.any(|node| free(&node)).then_some(false);
         }
         drop(holders);
-        if self.guesses >= self.settings.guesses {
+        if !is_likely && self.guesses >= self.settings.guesses {
             return None;
         }
         let may = self.readers(at, now).any(|node| free(&node))
             || ranks.iter().flatten().find(|node| self.is_usable(**node, now)).is_some_and(free);
-        may.then_some(true)
+        may.then_some(!is_likely)
     }
 }

@@ -17,9 +17,9 @@ use super::{Inner, lock, wire};
 use crate::peer::swarm::News;
 
 /// Between two rounds.
-const ROUND: Duration = Duration::from_millis(250);
+pub(super) const ROUND: Duration = Duration::from_millis(250);
 /// Members asked in a round, at most.
-const A_ROUND: usize = 8;
+pub(super) const A_ROUND: usize = 8;
 /// A member that has not answered for so long is gone.
 const GONE: Duration = Duration::from_secs(3);
 /// And has let so many questions go unanswered: one may be late on a busy node.
@@ -28,6 +28,8 @@ const FAILURES: u32 = 3;
 const SETTLE: Duration = Duration::from_millis(750);
 /// The least it waits where members are found by gossip: two rounds of it.
 const GOSSIP_SETTLE: Duration = Duration::from_millis(500);
+/// A member that has not answered for so long is asked for no blocks until it does: all of them would wait with it.
+const LATE: Duration = Duration::from_secs(1);
 /// How long a member may take for its bitmaps.
 const ANSWER: Duration = Duration::from_millis(500);
 
@@ -124,9 +126,15 @@ type Heard = (SocketAddr, std::io::Result<News>);
 
 /// Asks some members, those first that were not asked for longest; a slow one does not hold up the others.
 fn ask(inner: &Arc<Inner>, seen: &mut HashMap<SocketAddr, Seen>, asking: &mut JoinSet<Heard>) {
+    let late = |seen: &&Seen| seen.asking && seen.asked.is_some_and(|asked| asked.elapsed() > LATE);
+    for name in seen.values().filter(late).filter_map(|seen| seen.name.as_ref()) {
+        inner.swarm().unanswered(name);
+    }
     let free = seen.iter().filter(|(_, seen)| !seen.is_me && !seen.asking);
     let mut turn: Vec<_> = free.map(|(at, seen)| (seen.asked, *at)).collect();
-    turn.sort_unstable();
+    // Each node has an order of its own, so that not all of them know the same.
+    fastrand::shuffle(&mut turn);
+    turn.sort_by_key(|(asked, _)| *asked);
     let new = turn.iter().filter(|(asked, _)| asked.is_none()).count();
     turn.truncate(new.max(A_ROUND));
     for (_, member) in turn {

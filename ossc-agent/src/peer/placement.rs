@@ -35,24 +35,36 @@ pub struct Candidate {
     pub weight: f64,
 }
 
-/// How much a node is to own the block.
-fn score(candidate: &Candidate, object: ObjectId, block: BlockIndex) -> f64 {
+/// A block as bytes to hash.
+fn bytes(object: ObjectId, block: BlockIndex) -> [u8; 20] {
     let mut bytes = [0; 20];
     let (id, number) = bytes.split_at_mut(16);
     id.copy_from_slice(&object.bytes());
     number.copy_from_slice(&block.0.to_le_bytes());
-    let hash = xxh3_64_with_seed(&bytes, candidate.key.0);
+    bytes
+}
+
+/// How much a node is to own the block; None if it is less than `least`, which most nodes are told without a logarithm.
+fn score(candidate: &Candidate, block: &[u8; 20], least: f64) -> Option<f64> {
+    let hash = xxh3_64_with_seed(block, candidate.key.0);
     // 53 bits, the precision of an f64; never 0.
     #[expect(clippy::cast_precision_loss, reason = "a number below 2^53 is exact")]
     let uniform = ((hash >> 11) + 1) as f64 / (1u64 << 53) as f64;
-    -candidate.weight / uniform.ln()
+    // -ln(u) >= 1 - u; the factor leaves room for rounding.
+    if candidate.weight * 1.000_001 < least * (1.0 - uniform) {
+        return None;
+    }
+    Some(-candidate.weight / uniform.ln())
 }
 
 /// The first candidates for a block, the owner first; fewer where there are fewer.
 pub fn ranks(candidates: &[Candidate], object: ObjectId, block: BlockIndex) -> [Option<usize>; RANKS] {
     let mut best: [Option<(f64, usize)>; RANKS] = [None; RANKS];
+    let block = bytes(object, block);
     for (at, candidate) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.weight > 0.0) {
-        let mut entry = (score(candidate, object, block), at);
+        let least = best.last().copied().flatten().map_or(0.0, |(score, _)| score);
+        let Some(score) = score(candidate, &block, least) else { continue };
+        let mut entry = (score, at);
         for slot in &mut best {
             let better = slot.is_none_or(|(score, other)| {
                 // Equal scores are all but impossible; then the key decides, on every node alike.

@@ -22,6 +22,11 @@ const MOST_HEDGE: Duration = Duration::from_secs(1);
 /// How many times as long a block is waited for that somebody says to be reading.
 const READING: u32 = 4;
 
+/// Busy peers in a round after which no more are asked: where all are busy, questions only add to it.
+const MOST_BUSY: u32 = 2;
+/// How often an owner asks round for a block that nobody is known to have or to read.
+const OWNER_ROUNDS: u32 = 2;
+
 /// What a request may lead to at the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -46,8 +51,9 @@ pub struct Pursuit {
     rounds: u32,
     /// Somebody in this round has it or is getting it: a second reader would only cost the origin.
     coming: bool,
-    /// What the last busy peer asked us to wait.
+    /// What the last busy peer asked us to wait, and how many were busy in this round.
     retry: Option<Duration>,
+    busy: u32,
 }
 
 impl Pursuit {
@@ -117,6 +123,7 @@ impl Swarm {
             rounds: 0,
             coming: false,
             retry: None,
+            busy: 0,
         }
     }
 
@@ -134,6 +141,9 @@ impl Swarm {
         if let Some((node, hop)) = hint {
             return self.ask(pursuit, node, Role::Owner, hop);
         }
+        if pursuit.busy >= MOST_BUSY && !self.is_blocked(pursuit, now) {
+            return self.pause(pursuit);
+        }
         pursuit.hops = 0;
         let ranks = self.ranks(at);
         let owner = ranks.into_iter().flatten().find(|node| self.is_usable(*node, now));
@@ -144,7 +154,7 @@ impl Swarm {
         if self.forced.contains(&at) || owner == Some(NodeIndex::ME) {
             return match self.pick(pursuit, now).or_else(|| self.unsure(pursuit, ranks, now)) {
                 Some(node) => self.ask(pursuit, node, Role::Holder, 0),
-                None if pursuit.coming && !self.is_blocked(pursuit, now) => self.pause(pursuit),
+                None if pursuit.coming && !self.is_up_to_me(pursuit, now) => self.pause(pursuit),
                 None if ranks.first() == Some(&Some(NodeIndex::ME)) => self.origin(at, Why::Own, now),
                 None => self.origin(at, Why::StandIn, now),
             };
@@ -174,6 +184,12 @@ impl Swarm {
         self.pause(pursuit)
     }
 
+    /// Whether the owner of a block has waited long enough for others: those it has asked may wait for it themselves.
+    fn is_up_to_me(&self, pursuit: &Pursuit, now: Instant) -> bool {
+        let is_read = self.readers(pursuit.at, now).next().is_some();
+        pursuit.rounds >= OWNER_ROUNDS && !is_read || self.is_blocked(pursuit, now)
+    }
+
     fn is_blocked(&self, pursuit: &Pursuit, now: Instant) -> bool {
         // Who is known to read it gets more time: a second reader would only make the origin slower.
         let times = if self.readers(pursuit.at, now).next().is_some() { READING } else { 1 };
@@ -184,10 +200,10 @@ impl Swarm {
     #[expect(clippy::unused_self, reason = "reads as the other steps do")]
     fn pause(&self, pursuit: &mut Pursuit) -> Step {
         pursuit.tried.clear();
-        pursuit.coming = false;
+        (pursuit.coming, pursuit.busy) = (false, 0);
         let pause = PAUSE.saturating_mul(1 << pursuit.rounds.min(4)).min(MAX_PAUSE);
         pursuit.rounds += 1;
-        Step::Wait(pursuit.retry.take().map_or(pause, |retry| retry.clamp(PAUSE, MAX_PAUSE)))
+        Step::Wait(pursuit.retry.take().map_or(pause, |retry| retry.max(pause).min(MAX_PAUSE)))
     }
 
     /// What came of the last `Ask`. True if the node is not asked any more, ever.
@@ -220,7 +236,10 @@ impl Swarm {
                 let hop = pursuit.hops + 1;
                 pursuit.hint = self.find(name).filter(|_| hop <= MAX_HOPS).map(|node| (node, hop));
             }
-            Outcome::Busy(retry) => (pursuit.coming, pursuit.retry) = (true, Some(*retry)),
+            Outcome::Busy(retry) => {
+                (pursuit.coming, pursuit.retry) = (true, Some(*retry));
+                pursuit.busy += 1;
+            }
             Outcome::Failed => self.failed(node, now),
             Outcome::Corrupt => return self.struck(node, now),
         }
@@ -280,6 +299,7 @@ impl Swarm {
     fn ask(&mut self, pursuit: &mut Pursuit, node: NodeIndex, role: Role, hop: u8) -> Step {
         pursuit.tried.push(node);
         pursuit.hops = hop;
+        self.asks(pursuit.at, node);
         if let Some(node) = self.nodes.get_mut(node.index()) {
             node.asked += 1;
         }

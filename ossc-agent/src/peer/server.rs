@@ -134,9 +134,14 @@ impl Talk<'_> {
         let retry = ("x-ossc-retry-ms", RETRY.as_millis().to_string());
         match answer {
             Answer::Send(file) => match inner.sends.place(&question.from, question.urgent) {
-                Some(place) => self.send_block((file, question.block), place).await,
+                Some(place) => {
+                    self.send_block((file, question.block), place).await?;
+                    inner.swarm().served(&question.from, (file, question.block));
+                    Ok(())
+                }
                 None => self.small(503, vec![queue, retry], &[]).await,
             },
+            Answer::Busy => self.small(503, vec![queue, retry], &[]).await,
             Answer::Redirect(holder) => {
                 self.small(307, vec![queue, ("x-ossc-holder", holder.to_string())], &[]).await
             }

@@ -9,6 +9,7 @@
 
 mod flights;
 mod node;
+mod settings;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub(super) use self::flights::Flight;
 use self::flights::UnderWay;
 use self::node::{Node, Shared, count, forget, frontier};
+pub use self::settings::Settings;
 use super::bitmap::Bitmap;
 use super::counts::Counts;
 use super::health::{Breaker, EscapeBudget};
@@ -28,57 +30,6 @@ use crate::base::{BlockIndex, FileId, Layout};
 const RECHECK: Duration = Duration::from_millis(100);
 /// Blocks with a wrong checksum after which nothing is taken from a node any more. One may be a broken network.
 const STRIKES: u32 = 3;
-
-/// The bounds of the schedule.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Bytes that the own share is read ahead of the swarm's frontier, at least.
-    pub look_ahead: u64,
-    /// Bytes behind the own frontier in which blocks are asked of peers.
-    pub window: u64,
-    /// Blocks read from the origin at a time, at most.
-    pub origin_slots: u32,
-    /// Blocks asked of peers at a time.
-    pub peer_slots: u32,
-    /// And of those that nobody is known to have yet: a request that waits for its owner's read keeps a place from a
-    /// block that could come.
-    pub guesses: u32,
-    /// Blocks asked of one peer at a time.
-    pub per_peer: u32,
-    /// A node that joins others owns no blocks for so long, until all know it.
-    pub join_delay: Duration,
-    /// How long a peer may hold a request for a block that it is reading.
-    pub park: Duration,
-    /// A block that peers cannot give for so long, or for eight times what blocks take, may be read from the origin,
-    /// within the budget.
-    pub patience: Duration,
-    /// A bitmap older than this is not trusted to say that a node lacks a block.
-    pub fresh: Duration,
-    /// A queue longer than this sends requests to other holders.
-    pub long_queue: u32,
-    /// Blocks are taken from whoever has them; else from their owners alone, which is worse, to see how much.
-    pub any_holder: bool,
-}
-
-impl Default for Settings {
-    /// From the simulation: 8 GB and 4 GB at 664 GB, 16 requests in flight, 4 a peer.
-    fn default() -> Self {
-        Self {
-            look_ahead: 8 << 30,
-            window: 4 << 30,
-            origin_slots: 16,
-            peer_slots: 16,
-            guesses: 4,
-            per_peer: 4,
-            join_delay: Duration::from_millis(1500),
-            park: Duration::from_secs(1),
-            patience: Duration::from_secs(5),
-            fresh: Duration::from_secs(1),
-            long_queue: 4,
-            any_holder: true,
-        }
-    }
-}
 
 /// A node's place in the table; 0 is this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,7 +106,7 @@ impl Swarm {
     /// Alone, for these files in the order they are loaded. `seed` makes its random choices repeatable.
     #[must_use]
     pub fn new(
-        settings: Settings,
+        mut settings: Settings,
         (name, weight): (Name, f64),
         files: Vec<(ObjectId, Layout)>,
         seed: u64,
@@ -179,6 +130,7 @@ impl Swarm {
             })
             .collect();
         let block = files.iter().map(|file| file.layout.block_size().bytes()).max().unwrap_or(0);
+        settings.fit(start, block);
         let ramp = Ramp::new(settings.origin_slots);
         let mut swarm = Self {
             settings,
@@ -363,6 +315,13 @@ impl Swarm {
         self.nodes.iter().skip(1).any(|node| node.shares() && !node.breaker.has_given_up())
     }
 
+    /// Peers that are there and share, and peers that nothing is taken from any more.
+    pub(super) fn census(&self) -> (u64, u64) {
+        let count =
+            |which: fn(&Node) -> bool| self.nodes.iter().skip(1).filter(|node| which(node)).count() as u64;
+        (count(Node::shares), count(|node| node.quarantined))
+    }
+
     /// A peer by its name.
     #[must_use]
     pub fn find(&self, name: &Name) -> Option<NodeIndex> {
@@ -477,6 +436,11 @@ impl Swarm {
     pub(super) fn position(&self, (file, block): At) -> u64 {
         let file = self.files.get(file.index());
         file.map_or(0, |file| file.start + u64::from(block.0) * file.layout.block_size().bytes())
+    }
+
+    /// Bytes of a file's blocks, but for the last one.
+    pub(super) fn block_bytes(&self, file: FileId) -> u64 {
+        self.files.get(file.index()).map_or(1, |file| file.layout.block_size().bytes())
     }
 
     /// Bytes of a block.

@@ -1,14 +1,18 @@
 //! The decisions of all nodes together, on simulated links and clocks: what the whole cluster reads from the origin,
 //! and that trouble ends. Speeds are compared only with each other, in simulated time.
 
-mod sim;
-
 use std::time::Duration;
 
-use self::sim::{Setup, Sim};
+use crate::peer::sim::{Links, Setup, Sim};
 
 const NODES: usize = 12;
-const BLOCKS: u32 = 600;
+const BLOCKS: u32 = 1200;
+
+/// What each node took, on average.
+fn mean(sim: &Sim) -> Duration {
+    let took = sim.took();
+    took.iter().sum::<Duration>() / u32::try_from(took.len()).unwrap()
+}
 
 fn setup() -> Setup {
     Setup { nodes: NODES, blocks: BLOCKS, ..Setup::default() }
@@ -16,16 +20,16 @@ fn setup() -> Setup {
 
 /// Origin reads in percent of one model.
 fn percent(sim: &Sim) -> u64 {
-    u64::from(sim.origin_reads) * 100 / u64::from(BLOCKS)
+    u64::from(sim.origin_reads()) * 100 / u64::from(BLOCKS)
 }
 
 #[test]
 fn nodes_that_start_together_read_the_origin_once_and_take_no_longer_than_one() {
     let alone = Sim::run(Setup { nodes: 1, ..setup() });
-    assert_eq!(alone.origin_reads, BLOCKS);
+    assert_eq!(alone.origin_reads(), BLOCKS);
     let sim = Sim::run(setup());
     assert!(percent(&sim) <= 102, "{} %", percent(&sim));
-    let (mean, one) = (sim.mean_finish(), alone.mean_finish());
+    let (mean, one) = (mean(&sim), mean(&alone));
     assert!(mean <= one.mul_f64(1.25), "{mean:?} against {one:?}");
 }
 
@@ -53,9 +57,9 @@ fn a_node_whose_bytes_are_wrong_is_left_alone() {
 #[test]
 fn a_slow_node_does_not_slow_the_others() {
     let even = Sim::run(setup());
-    let sim = Sim::run(Setup { slow: Some((4, 4)), ..setup() });
+    let sim = Sim::run(Setup { slow: Some((NODES, 4)), ..setup() });
     assert!(percent(&sim) <= 105, "{} %", percent(&sim));
-    let (others, before) = (sim.mean_finish_without(4), even.mean_finish());
+    let (others, before) = (mean(&sim), mean(&even));
     assert!(others <= before.mul_f64(1.25), "{others:?} against {before:?}");
 }
 
@@ -69,7 +73,7 @@ fn a_late_node_takes_everything_from_the_others() {
 #[test]
 fn nodes_that_cannot_reach_each_other_read_for_themselves() {
     let sim = Sim::run(Setup { nodes: 3, cut: true, ..setup() });
-    assert_eq!(sim.origin_reads, 3 * BLOCKS);
+    assert_eq!(sim.origin_reads(), 3 * BLOCKS);
     assert_eq!(sim.finished(), 3);
 }
 
@@ -85,22 +89,36 @@ fn readers_of_far_blocks_wait_for_nobody_in_a_circle() {
 fn slow_links_are_no_trouble() {
     // Blocks of 2 MiB at 100 Mbit/s, fifty for each node: what everybody waits for takes seconds, and nobody is to lose
     // patience.
-    let slow = Setup { nodes: 8, blocks: 400, block_time: Some(Duration::from_millis(168)), ..setup() };
+    let each = Duration::from_millis(168);
+    let links = Links { up: each, down: each, origin: each / 2, ..Setup::default().links };
+    let slow = Setup { nodes: 8, blocks: 400, links, ..setup() };
     let alone = Sim::run(Setup { nodes: 1, ..slow.clone() });
     let sim = Sim::run(slow);
     // The first node reads one before it knows the others, which another one owns.
-    assert!(sim.origin_reads <= 402, "{} of 400", sim.origin_reads);
-    let (mean, one) = (sim.mean_finish(), alone.mean_finish());
+    assert!(sim.origin_reads() <= 402, "{} of 400", sim.origin_reads());
+    let (mean, one) = (mean(&sim), mean(&alone));
     assert!(mean <= one.mul_f64(1.15), "{mean:?} against {one:?}");
 }
 
-mod escapes {
+#[test]
+fn old_news_hold_nobody_up() {
+    // So many nodes that it takes longer to ask them all what they have than owners trust what they heard.
+    let many = Setup { nodes: 48, blocks: 2400, warm: true, ..setup() };
+    let alone = Sim::run(Setup { nodes: 1, ..many.clone() });
+    let sim = Sim::run(many);
+    assert!(sim.origin_reads() <= 2410, "{} of 2400", sim.origin_reads());
+    let (mean, one) = (mean(&sim), mean(&alone));
+    assert!(mean <= one.mul_f64(1.25), "{mean:?} against {one:?}");
+}
+
+mod pursuits {
     use std::time::Instant;
 
     use super::*;
     use crate::base::{BlockIndex, BlockSize, FileId, Layout};
+    use crate::peer::answer::{Answer, Question};
     use crate::peer::id::ObjectId;
-    use crate::peer::pursuit::{Outcome, Step};
+    use crate::peer::pursuit::{Outcome, Role, Step};
     use crate::peer::swarm::{News, Settings, Swarm};
 
     const AT: (FileId, BlockIndex) = (FileId(0), BlockIndex(0));
@@ -148,5 +166,115 @@ mod escapes {
         let (short, long) = (patience(false), patience(true));
         assert!((settings.patience..settings.patience * 2).contains(&short), "{short:?}");
         assert!((settings.patience * 4..settings.patience * 5).contains(&long), "{long:?}");
+    }
+
+    #[test]
+    fn an_owner_does_not_wait_for_who_may_wait_for_it() {
+        let begin = Instant::now();
+        let object = ObjectId::from_bytes([9; 16]);
+        let layout = Layout::new(100 * BlockSize::MIN.bytes(), BlockSize::MIN).unwrap();
+        let mut swarm =
+            Swarm::new(Settings::default(), ("me".parse().unwrap(), 1.0), vec![(object, layout)], 1, begin);
+        for name in ["one", "two"] {
+            let name = name.parse().unwrap();
+            let age = Duration::ZERO;
+            let (haves, reading) = (vec![(object, vec![0; 2])], Vec::new());
+            let news = News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading };
+            swarm.heard(news, begin);
+        }
+        // What the others have was heard long ago, so they are asked first.
+        let mut now = begin + Duration::from_secs(20);
+        assert!(swarm.is_sharing(now));
+        let block = (0..100).map(BlockIndex).find(|block| swarm.is_mine((FileId(0), *block), now)).unwrap();
+        let mut pursuit = swarm.pursue((FileId(0), block), false, now);
+        let (began, mut asked) = (now, 0);
+        loop {
+            match swarm.next_step(&mut pursuit, now) {
+                Step::Origin => break,
+                Step::Wait(pause) => now += pause,
+                Step::Ask { node, .. } => {
+                    asked += 1;
+                    swarm.outcome(&mut pursuit, node, &Outcome::NotYet, now);
+                }
+            }
+        }
+        assert!(asked > 0, "nobody was asked");
+        assert!(now - began < Duration::from_secs(1), "{:?}", now - began);
+    }
+
+    #[test]
+    fn who_waits_for_a_node_has_nothing_for_it() {
+        let now = Instant::now();
+        let object = ObjectId::from_bytes([9; 16]);
+        let layout = Layout::new(100 * BlockSize::MIN.bytes(), BlockSize::MIN).unwrap();
+        let mut swarm =
+            Swarm::new(Settings::default(), ("me".parse().unwrap(), 0.0), vec![(object, layout)], 1, now);
+        let (haves, reading) = (vec![(object, vec![0; 2])], Vec::new());
+        let name = "owner".parse().unwrap();
+        swarm.heard(
+            News { name, weight: 1.0, age: Duration::ZERO, draining: false, queue: 0, haves, reading },
+            now,
+        );
+        assert!(swarm.claim(AT, now));
+        let mut pursuit = swarm.pursue(AT, false, now);
+        assert!(matches!(swarm.next_step(&mut pursuit, now), Step::Ask { .. }));
+        let mut answer = |from: &str| {
+            let from = from.parse().unwrap();
+            let question = Question { from, object, block: AT.1, role: Role::Holder, hop: 0, urgent: false };
+            swarm.answer(&question, |_| false, 0, now)
+        };
+        assert_eq!(answer("owner"), Answer::NotHere);
+        assert_eq!(answer("somebody"), Answer::Later);
+    }
+
+    #[test]
+    fn what_all_ask_one_node_for_is_given_on_by_those_who_have_it() {
+        let now = Instant::now();
+        let object = ObjectId::from_bytes([9; 16]);
+        let layout = Layout::new(100 * BlockSize::MIN.bytes(), BlockSize::MIN).unwrap();
+        let mut swarm =
+            Swarm::new(Settings::default(), ("me".parse().unwrap(), 0.0), vec![(object, layout)], 1, now);
+        for name in ["first", "second"] {
+            let (haves, reading) = (vec![(object, vec![0; 2])], Vec::new());
+            let (name, age) = (name.parse().unwrap(), Duration::ZERO);
+            swarm.heard(News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading }, now);
+        }
+        let answer = |swarm: &mut Swarm, urgent, queue| {
+            let from = "second".parse().unwrap();
+            let question = Question { from, object, block: AT.1, role: Role::Owner, hop: 0, urgent };
+            swarm.answer(&question, |_| true, queue, now)
+        };
+        let many = Settings::default().deep_queue;
+        assert_eq!(answer(&mut swarm, false, many - 1), Answer::Send(AT.0));
+        assert_eq!(answer(&mut swarm, false, many), Answer::Busy);
+        assert_eq!(answer(&mut swarm, true, many), Answer::Send(AT.0));
+        let first = "first".parse().unwrap();
+        swarm.served(&first, AT);
+        assert_eq!(answer(&mut swarm, false, many), Answer::Redirect(first));
+    }
+
+    #[test]
+    fn where_two_are_busy_nobody_else_is_asked_for_a_while() {
+        let now = Instant::now();
+        let object = ObjectId::from_bytes([9; 16]);
+        let layout = Layout::new(100 * BlockSize::MIN.bytes(), BlockSize::MIN).unwrap();
+        let mut swarm =
+            Swarm::new(Settings::default(), ("me".parse().unwrap(), 0.0), vec![(object, layout)], 1, now);
+        for name in ["a", "b", "c", "d"] {
+            let (haves, reading) = (vec![(object, vec![1; 2])], Vec::new());
+            let (name, age) = (name.parse().unwrap(), Duration::ZERO);
+            swarm.heard(News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading }, now);
+        }
+        let mut pursuit = swarm.pursue(AT, false, now);
+        let retry = Duration::from_millis(100);
+        for pause in [100, 100, 200, 400, 500].map(Duration::from_millis) {
+            for _ in 0..2 {
+                let Step::Ask { node, .. } = swarm.next_step(&mut pursuit, now) else {
+                    panic!("nobody is asked")
+                };
+                swarm.outcome(&mut pursuit, node, &Outcome::Busy(retry), now);
+            }
+            assert_eq!(swarm.next_step(&mut pursuit, now), Step::Wait(pause));
+        }
     }
 }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::snapshot::{Snapshot, Source};
+use super::snapshot::{Sharing, Snapshot, Source};
 use super::view::View;
 use crate::metrics::Labels;
 
@@ -23,6 +23,9 @@ pub(super) fn text(view: &View) -> Result<String, fmt::Error> {
     load(&mut registry, &snapshot, view.started());
     room(&mut registry, &snapshot, view);
     network(&mut registry, &snapshot);
+    if let Some(sharing) = &snapshot.peers {
+        peers(&mut registry, sharing);
+    }
     requests(&mut registry, &snapshot, view);
     readers(&mut registry, &snapshot, view);
     let mut text = String::new();
@@ -89,6 +92,44 @@ fn network(registry: &mut Registry, snapshot: &Snapshot) {
     registry.register("nic_up", "0 while a NIC rests because requests through it failed", up);
     let at_work = gauge(snapshot.connections.at_work.into());
     registry.register("connections_at_work", "Connections to OSS that may work now", at_work);
+}
+
+fn peers(registry: &mut Registry, sharing: &Sharing) {
+    registry.register("peers", "Nodes that are there, besides this one", gauge(sharing.members));
+    let help = "Nodes that nothing is taken from any more because they sent wrong bytes";
+    registry.register("peers_quarantined", help, gauge(sharing.quarantined));
+    let counters = |label: &'static str, counts: &[(&str, u64)]| {
+        let family: Family<Labels<1>, Counter> = Family::default();
+        for (name, count) in counts {
+            family.get_or_create(&[(label, (*name).to_owned())]).inc_by(*count);
+        }
+        family
+    };
+    let bytes = &sharing.bytes;
+    let reasons = [
+        ("own", bytes.own),
+        ("stand_in", bytes.stand_in),
+        ("escape", bytes.escape),
+        ("alone", bytes.alone),
+        ("again", bytes.again),
+    ];
+    let help = "Bytes of blocks asked of OSS, and why this node did";
+    registry.register_with_unit("peer_origin", help, Unit::Bytes, counters("why", &reasons));
+    let help = "Bytes of blocks sent to peers";
+    registry.register_with_unit("peer_served", help, Unit::Bytes, counter(bytes.served));
+    let asked = &sharing.requests;
+    let requests = [("owner", asked.owner), ("holder", asked.holder)];
+    registry.register("peer_requests", "Requests to peers for blocks", counters("to", &requests));
+    let answers = [
+        ("redirected", asked.redirected),
+        ("not_yet", asked.not_yet),
+        ("not_here", asked.not_here),
+        ("busy", asked.busy),
+        ("failed", asked.failed),
+        ("corrupt", asked.corrupt),
+    ];
+    let help = "Requests to peers that did not bring the block";
+    registry.register("peer_misses", help, counters("answer", &answers));
 }
 
 fn requests(registry: &mut Registry, snapshot: &Snapshot, view: &View) {

@@ -42,6 +42,9 @@ pub struct Snapshot {
     pub eta_seconds: Option<f64>,
     /// Where bytes come from: each NIC, then the peers, where there are any.
     pub sources: Vec<Source>,
+    /// Sharing blocks with other nodes; none where it is off.
+    #[serde(default)]
+    pub peers: Option<Sharing>,
     /// Connections to OSS.
     pub connections: Connections,
     /// Requests to OSS.
@@ -133,6 +136,61 @@ pub struct Source {
     pub connections: Option<u32>,
     /// False while the NIC rests because requests through it failed.
     pub up: Option<bool>,
+}
+
+/// Sharing blocks with other nodes, in this run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sharing {
+    /// Nodes that are there now, besides this one.
+    pub members: u64,
+    /// Nodes that nothing is taken from any more because they sent wrong bytes.
+    pub quarantined: u64,
+    /// Bytes of blocks by where they came from.
+    pub bytes: SharedBytes,
+    /// Requests to peers, and their answers.
+    pub requests: Asked,
+}
+
+/// Bytes of blocks. The first five were asked of OSS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedBytes {
+    /// This node owns them.
+    pub own: u64,
+    /// In place of their owner.
+    pub stand_in: u64,
+    /// Peers did not give them for long.
+    pub escape: u64,
+    /// There was no peer.
+    pub alone: u64,
+    /// Peers sent something else.
+    pub again: u64,
+    /// Came from peers.
+    pub received: u64,
+    /// Sent to peers.
+    pub served: u64,
+}
+
+/// Requests to peers, and their answers other than the block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// To owners of blocks.
+    pub owner: u64,
+    /// To others that have them.
+    pub holder: u64,
+    /// Of these, second ones for a block that a reader waits for.
+    pub hedged: u64,
+    /// Ask that other node.
+    pub redirected: u64,
+    /// Still reading it.
+    pub not_yet: u64,
+    /// Not here.
+    pub not_here: u64,
+    /// Too many requests.
+    pub busy: u64,
+    /// No answer, or a broken one.
+    pub failed: u64,
+    /// The block with a wrong checksum.
+    pub corrupt: u64,
 }
 
 /// Connections to OSS.

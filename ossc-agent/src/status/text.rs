@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::snapshot::{File, Room, Snapshot, Source, State};
+use super::snapshot::{File, Room, Sharing, Snapshot, Source, State};
 use super::{as_f64, whole};
 use crate::base;
 
@@ -64,6 +64,21 @@ fn write(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
         requests.given_up,
         requests.slow_downs
     )?;
+    if let Some(Sharing { members, quarantined, bytes, requests }) = &snapshot.peers {
+        writeln!(
+            out,
+            "{members} peers, {quarantined} in quarantine; from OSS as owner {}, in place of owners {}, in trouble {}; to peers {}",
+            size(bytes.own),
+            size(bytes.stand_in),
+            size(bytes.escape + bytes.alone + bytes.again),
+            size(bytes.served)
+        )?;
+        writeln!(
+            out,
+            "requests to peers: {} to owners, {} to others; {} redirected, {} failed, {} wrong blocks",
+            requests.owner, requests.holder, requests.redirected, requests.failed, requests.corrupt
+        )?;
+    }
     let accesses = foresight.hits + foresight.misses;
     if accesses > 0 {
         let share = percent(foresight.hits, accesses);
@@ -220,6 +235,7 @@ mod tests {
             room: Room::default(),
             eta_seconds: Some(75.0),
             sources: vec![source(Some("eth0"), f64::from(1 << 30)), source(None, 0.0)],
+            peers: Some(Sharing { members: 7, ..Sharing::default() }),
             connections: Connections { at_work: 8, most: 16 },
             requests: Requests {
                 total: 9,
@@ -250,6 +266,7 @@ mod tests {
             "OSS by eth0",
             "1.0 GiB/s",
             "8 of 16 connections at work; requests: 9, 2 failed, 1 given up",
+            "7 peers, 0 in quarantine; from OSS as owner 0 B",
             "75 % of 4 found their bytes there",
             "READERS THAT WAIT: 1, the longest for 1 min 1 s",
             "llama?[2J (42) for 1 min 1 s: b, 0 B to 1.0 MiB",

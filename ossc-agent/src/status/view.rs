@@ -10,12 +10,13 @@ use jiff::Timestamp;
 
 use super::positions::Positions;
 use super::snapshot::{
-    Agent, Amount, Bytes, Connections, File, Foresight, History, Position, Readers, Requests, Room, Snapshot,
-    Source, State, VERSION, Waiting,
+    Agent, Amount, Asked, Bytes, Connections, File, Foresight, History, Position, Readers, Requests, Room,
+    SharedBytes, Sharing, Snapshot, Source, State, VERSION, Waiting,
 };
 use super::{as_f64, whole};
 use crate::base::{BlockIndex, FileId, Layout};
 use crate::fetch::{BlockState, Fetcher, Network};
+use crate::peer::Peers;
 use crate::store::Store;
 use crate::{gate, metrics, store};
 
@@ -43,8 +44,6 @@ pub struct About {
     pub expire: Option<Duration>,
     /// Bytes of memory that files may take.
     pub budget: Option<u64>,
-    /// Whether there are peers.
-    pub has_peers: bool,
 }
 
 /// The parts of a load that are looked at.
@@ -64,6 +63,8 @@ pub struct Parts {
     pub room: metrics::Room,
     /// Where readers are.
     pub positions: Arc<Positions>,
+    /// Sharing with other nodes, if it is on.
+    pub peers: Option<Peers>,
 }
 
 /// Looks at a load.
@@ -76,6 +77,35 @@ pub struct View {
     samples: Mutex<VecDeque<Sample>>,
     /// What holds readers that nobody had to hold at the start.
     late_gate: OnceLock<(String, gate::Numbers)>,
+}
+
+/// What the exchange with other nodes says of itself.
+fn sharing(peers: &Peers) -> Sharing {
+    let ((members, quarantined), counts) = (peers.census(), peers.counts());
+    Sharing {
+        members,
+        quarantined,
+        bytes: SharedBytes {
+            own: counts.own.bytes,
+            stand_in: counts.stand_in.bytes,
+            escape: counts.escape.bytes,
+            alone: counts.alone.bytes,
+            again: counts.again.bytes,
+            received: counts.peers.bytes,
+            served: counts.served.bytes,
+        },
+        requests: Asked {
+            owner: counts.asked_owner,
+            holder: counts.asked_holder,
+            hedged: counts.hedged,
+            redirected: counts.redirected,
+            not_yet: counts.not_yet,
+            not_here: counts.not_here,
+            busy: counts.busy,
+            failed: counts.failed,
+            corrupt: counts.corrupt,
+        },
+    }
 }
 
 /// Bytes received so far, source by source.
@@ -139,7 +169,7 @@ impl View {
     fn received(&self) -> Vec<(Option<String>, u64)> {
         let nics = self.parts.requests.received_by_nic();
         let mut all: Vec<_> = nics.map(|(name, bytes)| (Some(name.to_owned()), bytes)).collect();
-        if self.about.has_peers {
+        if self.parts.peers.is_some() {
             all.push((None, self.parts.fetcher.progress().counts.bytes_from_peers));
         }
         all
@@ -191,6 +221,7 @@ impl View {
             room: self.room(),
             eta_seconds: eta(missing, speed, is_complete),
             sources,
+            peers: self.parts.peers.as_ref().map(sharing),
             connections: Connections { at_work: network.at_work, most: network.most },
             requests: Requests {
                 total: sums.ended,

@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use e2e::agent::{ALL_COMPLETE, Agent, Build, FILES_VISIBLE, PATIENCE, Start, exit};
+use e2e::asking;
 use e2e::cluster::Cluster;
 use e2e::evil::{Evil, Sums};
 use e2e::origin::shards;
@@ -12,6 +14,7 @@ use e2e::scratch::Scratch;
 use e2e::turn;
 use nix::sys::signal::Signal;
 use oss_server::Config;
+use serde_json::Value;
 
 use crate::MIB;
 
@@ -57,6 +60,61 @@ fn eight_nodes_read_the_model_once() -> anyhow::Result<()> {
     let cluster = Cluster::new(8, origin(), shards(2, 96 * MIB + 5))?;
     load_everywhere(&cluster, |node| cluster.start(node))?;
     check_sent(&cluster, 110)
+}
+
+/// A number that an agent shows.
+fn number(json: &Value, path: &str) -> anyhow::Result<u64> {
+    json.pointer(path).and_then(Value::as_u64).with_context(|| format!("no {path}: {json}"))
+}
+
+/// Compares what the agents of a load that is over show with each other and with what the server sent.
+fn compare(cluster: &Cluster, agents: &[Agent]) -> anyhow::Result<()> {
+    let (mut asked, mut received, mut served) = (0, 0, 0);
+    for (node, agent) in cluster.nodes().zip(agents) {
+        let port = asking::port(agent)?;
+        let (json, metrics) = (asking::status(port)?, asking::metrics(port)?);
+        ensure!(number(&json, "/peers/members")? == 2 && number(&json, "/peers/quarantined")? == 0, "{json}");
+        for why in ["own", "stand_in", "escape", "alone", "again"] {
+            let bytes = number(&json, &format!("/peers/bytes/{why}"))?;
+            let metric = metrics.get(&format!("ossc_peer_origin_bytes_total{{why=\"{why}\"}}"));
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let same = metric.copied() == Some(bytes as f64);
+            ensure!(same, "{why}: {bytes} and {metric:?}");
+            asked += bytes;
+        }
+        received += number(&json, "/peers/bytes/received")?;
+        served += number(&json, "/peers/bytes/served")?;
+        let text = asking::run(&cluster.model_dir(node), &["status"])?;
+        let text = String::from_utf8_lossy(&text.stdout).into_owned();
+        ensure!(text.contains("2 peers, 0 in quarantine"), "{text}");
+    }
+    let (sent, size) = (cluster.origin().sent(), cluster.origin().size());
+    // A node asks for the first byte of a file whose checksum it has not seen, on top.
+    ensure!((asked..=asked + 6).contains(&sent), "{sent} bytes sent, {asked} asked for");
+    ensure!(received == served, "{received} received, {served} served");
+    ensure!(asked + received == 3 * size, "{asked} asked for, {received} received of 3 times {size}");
+    Ok(())
+}
+
+#[test]
+fn what_is_shown_of_peers_is_what_the_server_saw() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(3, origin(), shards(2, 48 * MIB + 9))?;
+    let start = |node| cluster.start(node).option("--http", "127.0.0.1:0").start();
+    let agents: Vec<Agent> = cluster.nodes().map(start).collect::<anyhow::Result<_>>()?;
+    for agent in &agents {
+        agent.wait_for(WHERE_FROM)?;
+    }
+    // A sender has counted a block a moment after it arrived.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = compare(&cluster, &agents) {
+        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {error:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for agent in agents {
+        agent.stop()?.expect(exit::OK)?;
+    }
+    Ok(())
 }
 
 /// Runs `ossc-agent peers ...`.
@@ -193,7 +251,7 @@ fn a_reader_does_not_wait_for_a_peer_that_does_not_answer() -> anyhow::Result<()
     cluster.check(2)?;
     second.wait_for(ALL_COMPLETE)?;
     let counts = second.wait_for(WHERE_FROM)?;
-    let hedged = counts.field("hedged").and_then(serde_json::Value::as_u64);
+    let hedged = counts.field("hedged").and_then(Value::as_u64);
     ensure!(hedged > Some(0), "no second peer was asked: {}", counts.line());
     ensure!(silent.sent() > 0, "the silent peer was never asked");
     for agent in [first, second] {

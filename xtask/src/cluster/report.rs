@@ -1,4 +1,4 @@
-//! What the runs of a cluster came to: the table, and docs/bench/cluster.md with its plots.
+//! What the runs of a cluster came to: the table, and docs/bench/cluster-N.md with its plots.
 
 use std::fs;
 
@@ -9,10 +9,8 @@ use super::plot::{Chart, Mark, Series};
 use super::trial::Outcome;
 use crate::cmd;
 
-/// Where the report is kept, and its plots beside it.
-const REPORT: &str = "docs/bench/cluster.md";
-const COMPLETION: &str = "cluster-completion.svg";
-const ORIGIN: &str = "cluster-origin.svg";
+/// Where reports are kept, and their plots beside them.
+const DIRECTORY: &str = "docs/bench";
 
 /// All runs of one session.
 pub(crate) struct Report<'a> {
@@ -40,21 +38,24 @@ impl<'a> Report<'a> {
     /// Markdown that also reads well in a terminal.
     pub(crate) fn table(&self) -> String {
         let mut table =
-            "| load | mean / one node | slowest / one node | OSS bytes / model | gate: mean, OSS | |\n\
-                         |---|---|---|---|---|---|\n"
+            "| load | mean / one node | slowest / one node | OSS bytes / model | readers: end, 1 % | gate: mean, OSS | |\n\
+                         |---|---|---|---|---|---|---|\n"
                 .to_owned();
         for outcome in &self.outcomes {
             let limit = |value: f64| if value.is_finite() { format!("{value:.2}") } else { "-".to_owned() };
             let gate = outcome
                 .gate
                 .map_or("-".to_owned(), |gate| format!("{}, {}", limit(gate.mean), limit(gate.origin)));
+            let readers = outcome.reading().map_or("-".to_owned(), |[end, slowest, first]| {
+                format!("{end:.3} (last {slowest:.3}), {first:.3}")
+            });
             let word = match outcome.gate {
                 None => "",
                 Some(_) if outcome.is_good(self.alone) => "kept",
                 Some(_) => "missed",
             };
             table += &format!(
-                "| {} | {:.3} ({:.2} s) | {:.3} | {:.3} | {gate} | {word} |\n",
+                "| {} | {:.3} ({:.2} s) | {:.3} | {:.3} | {readers} | {gate} | {word} |\n",
                 outcome.scenario,
                 outcome.mean() / self.alone,
                 outcome.mean(),
@@ -98,8 +99,9 @@ impl<'a> Report<'a> {
 
     /// Writes the report and its plots.
     pub(crate) fn write(&self) -> Result<()> {
-        let path = cmd::root().join(REPORT);
-        let directory = path.parent().unwrap_or(&path);
+        let directory = cmd::root().join(DIRECTORY);
+        let name = format!("cluster-{}", self.args.nodes);
+        let (completion, origin_plot) = (format!("{name}-completion.svg"), format!("{name}-origin.svg"));
         let write = |name: &str, text: String| {
             fs::write(directory.join(name), text).with_context(|| format!("cannot write {name}"))
         };
@@ -107,18 +109,18 @@ impl<'a> Report<'a> {
         let model = self.args.model_bytes() as f64 / f64::from(1 << 20);
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
         write(
-            "cluster.md",
+            &format!("{name}.md"),
             format!(
-                "# Many nodes\n\n\
+                "# {nodes} nodes\n\n\
              Written by `cargo xtask cluster --nodes {nodes} --write` and the scenarios of the table on {date}. {nodes} agents, each in a network \
              namespace behind a link of {link} Mbit/s in both directions (tbf on both ends), take in at most {sink} Mbit/s each; \
              the OSS test server is behind a link of {origin} Mbit/s. A model of {model:.0} MiB in blocks of {block} KiB. One node \
              without peers took {:.2} s in the same session; times are given as multiples of that, from the begin of each \
              node's load to its last byte, verified. With \"1 in 10 at a quarter of the speed\" the times are those of the others. \
-             Nodes that are killed, stopped or unplugged do not count. The scenarios are described by `cargo xtask cluster --help`.\n\n\
+             Nodes that are killed, stopped or unplugged do not count. Readers in order: when they had all and the first hundredth of the model, in times of their own node; gates 1.03 and 0.02. The scenarios are described by `cargo xtask cluster --help`.\n\n\
              {}\n\
-             ![Completion of each node]({COMPLETION})\n\n\
-             ![Bytes from OSS over time]({ORIGIN})\n\n\
+             ![Completion of each node]({completion})\n\n\
+             ![Bytes from OSS over time]({origin_plot})\n\n\
              ## Where the bytes came from\n\n\
              Of all nodes together. The first six are in models: read from OSS as owner, in place of the owner, because peers \
              did not give the block for long, without peers, because peers sent something else; and from peers. The others count \
@@ -128,9 +130,9 @@ impl<'a> Report<'a> {
                 self.counts(),
             ),
         )?;
-        write(COMPLETION, self.completion())?;
-        write(ORIGIN, self.origin())?;
-        eprintln!("written to {REPORT}");
+        write(&completion, self.completion())?;
+        write(&origin_plot, self.origin())?;
+        eprintln!("written to {DIRECTORY}/{name}.md");
         Ok(())
     }
 

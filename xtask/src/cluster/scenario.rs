@@ -12,6 +12,8 @@ pub(crate) enum Scenario {
     Single,
     /// All nodes run and know each other; all begin in the same moment
     Warm,
+    /// As `warm`, and on each node a reader reads the model in order from the beginning
+    Readers,
     /// Nodes start one after the other over a third of the load time
     Spread,
     /// Nodes start within two seconds
@@ -48,6 +50,7 @@ impl Scenario {
     pub(crate) fn expand(chosen: &[Self]) -> Vec<Self> {
         let all = [
             Self::Warm,
+            Self::Readers,
             Self::Spread,
             Self::Cold,
             Self::Kill,
@@ -66,7 +69,7 @@ impl Scenario {
     /// What it must keep within.
     pub(crate) fn gate(self, nodes: u8) -> Option<Gate> {
         let (mean, origin) = match self {
-            Self::Warm => (1.15, 1.02),
+            Self::Warm | Self::Readers => (1.15, 1.02),
             Self::Spread => (1.10, 1.08),
             Self::Cold => (1.20, 1.15),
             Self::Kill | Self::Stop | Self::Unplug => (1.20, 1.05),
@@ -116,6 +119,7 @@ impl fmt::Display for Scenario {
             Self::All => "all",
             Self::Single => "one node alone",
             Self::Warm => "warm, same moment",
+            Self::Readers => "warm, with readers in order",
             Self::Spread => "starts spread over 1/3 of the time",
             Self::Cold => "cold, within 2 s",
             Self::Kill => "2 killed at 25 %",

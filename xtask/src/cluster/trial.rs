@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::Args;
 use super::net::Network;
 use super::node::{Node, Place};
+use super::reader::{self, Reader, Seen};
 use super::scenario::{Gate, Scenario};
 use crate::server::{Server, Settings};
 
@@ -30,6 +31,9 @@ const LEAD: Duration = Duration::from_secs(2);
 const LEAD_EACH: Duration = Duration::from_millis(400);
 /// Time in which cold nodes start.
 const COLD: Duration = Duration::from_secs(2);
+/// The most that readers in order take, in times of their nodes, for all and for the first hundredth.
+const READER_END: f64 = 1.03;
+const READER_FIRST: f64 = 0.02;
 /// How long halves are apart.
 const APART: Duration = Duration::from_secs(5);
 
@@ -56,6 +60,8 @@ pub(crate) struct Outcome {
     pub(crate) timeline: Vec<(f64, f64)>,
     /// What the agents counted, over all of them.
     pub(crate) counts: Vec<(String, u64)>,
+    /// What the reader of each node saw, and when the node was complete.
+    pub(crate) readers: Vec<(Seen, f64)>,
 }
 
 /// What of a line of the server's log matters here.
@@ -121,6 +127,9 @@ impl Trial<'_> {
             !scenario.is_warm() || SystemTime::now() < begin,
             "the agents took too long to start; use fewer nodes"
         );
+        let readers = if *scenario == Scenario::Readers { nodes } else { 0 };
+        let readers = started.iter().take(readers.into());
+        let readers: Vec<_> = readers.map(|node| Reader::start(self.files(node), size, begin)).collect();
         self.trouble(&mut network, &mut started, begin, alone)?;
         let victims = scenario.victims(nodes);
         let deadline = Instant::now() + PATIENCE;
@@ -135,6 +144,13 @@ impl Trial<'_> {
                 }
             }
         }
+        let readers = readers.into_iter().map(Reader::end).collect::<Result<Vec<_>>>()?;
+        if let Some(first) = started.first().filter(|_| !readers.is_empty()) {
+            // The agent has compared these files with the server's checksums.
+            let right = reader::sum(&self.files(first), size)?;
+            ensure!(readers.iter().all(|seen| seen.sum == right), "a reader saw wrong bytes");
+        }
+        let readers = readers.into_iter().zip(took.iter().map(|(seconds, _)| *seconds)).collect();
         for node in started {
             if victims.contains(&node.number()) {
                 node.end(Signal::SIGKILL)?;
@@ -146,7 +162,13 @@ impl Trial<'_> {
         let log = fs::read_to_string(&log).context("cannot read the server's log")?;
         let (sent, timeline) = sent(&log, begin)?;
         let (model, gate) = (size * FILES, scenario.gate(nodes));
-        Ok(Outcome { scenario: *scenario, gate, took, sent, model, timeline, counts })
+        Ok(Outcome { scenario: *scenario, gate, took, sent, model, timeline, counts, readers })
+    }
+
+    /// The model on a node, in order.
+    fn files(&self, node: &Node) -> Vec<PathBuf> {
+        let directory = self.scratch.join(format!("node-{}", node.number()));
+        (0..FILES).map(|file| directory.join(format!("part-{file}.bin"))).collect()
     }
 
     /// What happens in the middle of the load.
@@ -201,6 +223,21 @@ impl Outcome {
         self.seconds().into_iter().fold(0.0, f64::max)
     }
 
+    /// The mean time of the readers in times of their nodes', the slowest one's, and when they had the first hundredth
+    /// on average, in times of their nodes'.
+    pub(crate) fn reading(&self) -> Option<[f64; 3]> {
+        let ratios: Vec<_> =
+            self.readers.iter().map(|(seen, took)| (seen.end / took, seen.first / took)).collect();
+        let count = ratios.len() as f64;
+        (!ratios.is_empty()).then(|| {
+            [
+                ratios.iter().map(|(end, _)| end).sum::<f64>() / count,
+                ratios.iter().map(|(end, _)| *end).fold(0.0, f64::max),
+                ratios.iter().map(|(_, first)| first).sum::<f64>() / count,
+            ]
+        })
+    }
+
     /// Models that the server sent.
     pub(crate) fn origin(&self) -> f64 {
         self.sent as f64 / self.model as f64
@@ -208,7 +245,10 @@ impl Outcome {
 
     /// Whether it kept within its gate.
     pub(crate) fn is_good(&self, alone: f64) -> bool {
-        self.gate.is_none_or(|gate| self.mean() / alone <= gate.mean && self.origin() <= gate.origin)
+        let in_order =
+            self.reading().is_none_or(|[end, _, first]| end <= READER_END && first <= READER_FIRST);
+        in_order
+            && self.gate.is_none_or(|gate| self.mean() / alone <= gate.mean && self.origin() <= gate.origin)
     }
 
     /// For the terminal.
@@ -221,7 +261,7 @@ impl Outcome {
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         format!(
-            "{}: mean {:.2} s ({:.3}), slowest {:.2} s ({:.3}), OSS read {:.3} times, until {:.2} s\n    {}",
+            "{}: mean {:.2} s ({:.3}), slowest {:.2} s ({:.3}), OSS read {:.3} times, until {:.2} s{}\n    {}",
             self.scenario,
             self.mean(),
             self.mean() / alone,
@@ -229,6 +269,9 @@ impl Outcome {
             self.slowest() / alone,
             self.origin(),
             self.timeline.last().map_or(0.0, |(at, _)| *at),
+            self.reading().map_or(String::new(), |[end, slowest, first]| format!(
+                "; readers end at {end:.3} of their nodes' time, the last at {slowest:.3}, 1 % read at {first:.3}"
+            )),
             counts.join(", "),
         )
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{At, Swarm};
+use super::{At, NodeIndex, Swarm};
 use crate::base::{BlockIndex, FileId};
 use crate::peer::id::ObjectId;
 
@@ -25,6 +25,8 @@ pub(super) struct UnderWay {
     guess: bool,
     /// A reader waits for it.
     urgent: bool,
+    /// Who was asked for it last.
+    asked: Option<NodeIndex>,
 }
 
 impl Swarm {
@@ -45,11 +47,18 @@ impl Swarm {
         let before = self.remove(at);
         let urgent = before.as_ref().is_some_and(|before| before.urgent);
         let since = before.map_or(now, |before| before.since);
-        self.in_flight.insert(at, UnderWay { flight, since, reading: None, guess: false, urgent });
+        self.in_flight
+            .insert(at, UnderWay { flight, since, reading: None, guess: false, urgent, asked: None });
         match flight {
             Flight::Origin => self.origin_in_flight += 1,
             Flight::Peer => self.peer_in_flight += 1,
         }
+    }
+
+    /// Position of the first block that this node is reading from the origin.
+    pub(in crate::peer) fn first_reading(&self) -> u64 {
+        let reading = self.in_flight.iter().filter(|(_, under_way)| under_way.flight == Flight::Origin);
+        reading.map(|(at, _)| self.position(*at)).min().unwrap_or(u64::MAX)
     }
 
     /// A reader waits for these blocks, if they are under way.
@@ -62,6 +71,18 @@ impl Swarm {
     /// Whether a reader is known to wait for a block that is under way.
     pub(in crate::peer) fn is_urged(&self, at: At) -> bool {
         self.in_flight.get(&at).is_some_and(|under_way| under_way.urgent)
+    }
+
+    /// A node is asked for a block that is under way.
+    pub(in crate::peer) fn asks(&mut self, at: At, node: NodeIndex) {
+        if let Some(under_way) = self.in_flight.get_mut(&at) {
+            under_way.asked = Some(node);
+        }
+    }
+
+    /// Whether this node waits for what that one does about a block.
+    pub(in crate::peer) fn waits_for(&self, at: At, node: NodeIndex) -> bool {
+        self.in_flight.get(&at).is_some_and(|under_way| under_way.asked == Some(node))
     }
 
     /// A block is asked of its owner, before anybody is known to have it.
