@@ -6,6 +6,8 @@
 //! no release build has, such as the gate turned off to prove that a test can fail, drive a debug agent.
 //! They find both, and the Python with the official SDKs, by `OSSC_*` variables.
 
+use std::num::NonZero;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -39,14 +41,22 @@ fn tests_of_this_machine(steps: &mut Steps) -> Result<()> {
     steps.run("debug build", || {
         cmd::run(&mut cmd::cargo(&["build", "-p", "ossc-agent", "-p", "oss-server", "-p", "e2e"]))
     })?;
-    steps.run("tests", tests)
+    // No test is skipped because another failed: one run tells everything.
+    let unit = steps.run("unit tests", || tests(&["--workspace", "--exclude=ossc-ebpf", "--exclude=e2e"], 1));
+    steps.run("end-to-end", || tests(&["--package=e2e"], THREADS)).and(unit)
 }
 
-/// No test is skipped because another failed: one run tells everything.
-fn tests() -> Result<()> {
+/// End-to-end tests at a time, for each processor: most of them wait, for a limited rate, a timeout of the agent, or their
+/// turn (`tests/e2e/src/turn.rs`).
+const THREADS: usize = 4;
+
+fn tests(packages: &[&str], threads: usize) -> Result<()> {
     let target = cmd::root().join("target");
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
     cmd::run(
-        cmd::cargo(&["test", "--workspace", "--exclude", "ossc-ebpf", "--no-fail-fast"])
+        cmd::cargo(&["test", "--no-fail-fast"])
+            .args(packages)
+            .env("RUST_TEST_THREADS", (threads * processors).to_string())
             .env("OSSC_AGENT", target.join("release/ossc-agent"))
             .env("OSSC_AGENT_DEBUG", target.join("debug/ossc-agent"))
             .env("OSSC_TEST_PYTHON", toolchain::venv_python()?),
