@@ -100,14 +100,13 @@ impl Guard {
         let learner = Arc::clone(learner);
         let observer = move |access| learner.gate_saw(access);
         let gate = Gate::start(found, Capacity::of_process()?, (group, record), fetcher.clone(), observer)?;
-        for file in store.files() {
-            if file.is_complete() {
-                // An agent that died may have left the mark of a file it had completed.
-                gate.release(&**file);
-            } else {
-                gate.protect(Arc::clone(file) as Arc<dyn Guarded>)?;
-            }
+        let (complete, missing): (Vec<_>, Vec<_>) = store.files().iter().partition(|file| file.is_complete());
+        // All of these first: the stop gate's programs leave the kernel with the last file that is gated.
+        for file in missing {
+            gate.protect(Arc::clone(file) as Arc<dyn Guarded>)?;
         }
+        // An agent that died may have left the mark of a file it had completed.
+        complete.into_iter().for_each(|file| gate.release(&**file));
         strays.into_iter().for_each(|inode| gate.refuse(inode));
         gate.begin(pending);
         let ended = watch(&keeper)?;

@@ -7,11 +7,12 @@ use std::ops::Range;
 
 use anyhow::ensure;
 use e2e::agent::{ALL_COMPLETE, FILES_VISIBLE, PATIENCE, exit};
+use e2e::content::{Content, Target};
 use e2e::origin::{Origin, shards};
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
 use e2e::turn;
-use oss_server::{Config, Operation};
+use oss_server::{Config, Object, Operation};
 
 use crate::MIB;
 
@@ -57,6 +58,24 @@ fn after_a_stop_only_what_is_missing_is_fetched() -> anyhow::Result<()> {
         requests.len() == 1 && site.origin().count(Operation::List) == 1,
         "a finished model needs one listing and no more: {requests:#?}"
     );
+    Ok(())
+}
+
+/// The more of them are complete, the more time the gate has for letting go of all before it holds the last.
+#[test]
+fn a_model_of_which_only_the_last_file_is_missing_is_completed() -> anyhow::Result<()> {
+    const FILES: usize = 200;
+    let site = Site::new(FileSystem::Ext4, Config::default(), shards(FILES, 4099))?;
+    site.start().argument("--exit-when-complete").run()?.expect(exit::OK)?;
+    let last = &site.origin().files()[FILES - 1];
+    for version in 0..4 {
+        site.origin().server().put(&last.key(), Object::synthetic(version, last.size));
+        let target = Target::new(site.model_dir().join(&last.name), Content::Synthetic(version));
+        let agent = site.start().start()?;
+        agent.wait_for(ALL_COMPLETE)?;
+        agent.stop()?.expect(exit::OK)?;
+        target.check_whole(last.size)?;
+    }
     Ok(())
 }
 
