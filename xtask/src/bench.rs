@@ -5,7 +5,7 @@
 //! The rows: a synthetic model over unshaped loopback, from the start of the agent to its last byte
 //! complete and verified; the same over links of a known speed (`shaped`); what is observed of readers (`observed`). A
 //! full run writes docs/bench/README.md; `--quick` only prints, because its figures are not for comparing. Very large
-//! models (`scale`) and other programs (`contenders`) have runs and reports of their own.
+//! models (`scale`), other programs (`contenders`) and a real reader (`llama`) have runs and reports of their own.
 
 mod agent;
 mod contenders;
@@ -14,6 +14,7 @@ mod floor;
 #[path = "../../tests/e2e/src/links.rs"]
 #[expect(unreachable_pub, dead_code, reason = "a module of the end-to-end tests, used as it is")]
 mod links;
+mod llama;
 mod machine;
 mod memory;
 mod observed;
@@ -38,6 +39,7 @@ use table::{Row, Sample};
 const REPORT: &str = "docs/bench/README.md";
 const CONTENDERS_REPORT: &str = "docs/bench/contenders.md";
 const SCALE_REPORT: &str = "docs/bench/scale.md";
+const LLAMA_REPORT: &str = "docs/bench/llama.md";
 /// Key prefix of the synthetic objects.
 const PREFIX: &str = "synthetic/";
 /// A slow tail: a request takes about 100 ms (`fetch::rate`), and these a hundred times as long.
@@ -63,7 +65,10 @@ pub(crate) struct Args {
     /// Instead of all that, what else a model could be loaded with; installs it; writes docs/bench/contenders.md
     #[arg(long, conflicts_with = "scale")]
     contenders: bool,
-    /// Rounds after the warm-up (default: 5, or 3 with --quick or --contenders)
+    /// Instead of all that, llama.cpp behind a link of 2 Gbit/s; writes docs/bench/llama.md
+    #[arg(long, conflicts_with_all = ["scale", "contenders", "quick"])]
+    llama: bool,
+    /// Rounds after the warm-up (default: 5, or 3 with --quick, --contenders or --llama)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: Option<u32>,
     /// Directory on the file system to measure (default: target/bench)
@@ -99,13 +104,18 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         file_bytes: 512 << 20,
         connections: args.connections,
     };
-    let rounds = if args.quick || args.contenders { FEW_ROUNDS } else { ROUNDS };
+    let rounds = if args.quick || args.contenders || args.llama { FEW_ROUNDS } else { ROUNDS };
     let rounds = args.rounds.map_or(rounds, |rounds| rounds as usize);
     let machine = machine::describe(scratch.path())?;
     if let Some(gigabytes) = args.scale {
-        let report = scale::report(gigabytes, args.connections, &machine, scratch.path());
+        let report = scale::report(gigabytes, args.connections, scratch.path());
         scratch.close().context("cannot remove the files of the bench")?;
         return write(SCALE_REPORT, &report?);
+    }
+    if args.llama {
+        let report = llama::report(rounds, &machine, scratch.path());
+        scratch.close().context("cannot remove the files of the bench")?;
+        return write(LLAMA_REPORT, &report?);
     }
     if args.contenders {
         let report = contenders::report(args.quick, rounds, args.connections, &machine, scratch.path());

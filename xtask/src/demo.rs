@@ -8,7 +8,7 @@
 //! every process is ended by then.
 
 mod requests;
-mod run;
+pub(crate) mod run;
 mod timeline;
 
 use std::fs::{self, File};

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::agent::{Agent, Options};
 use super::table::{Sample, median, sorted};
-use super::{compile, settle};
+use super::{compile, machine, settle};
 use crate::cmd::{self, Guarded};
 use crate::server::{Server, Settings};
 
@@ -51,7 +51,7 @@ impl Drop for Tmpfs {
 }
 
 /// Measures and gives the report.
-pub(super) fn report(gigabytes: u64, connections: u32, machine: &str, scratch: &Path) -> Result<String> {
+pub(super) fn report(gigabytes: u64, connections: u32, scratch: &Path) -> Result<String> {
     let eater = compile("eater")?;
     let serve = |name: &str, gigabytes: u64| {
         let each = gigabytes * GIGABYTE / FILES;
@@ -63,6 +63,7 @@ pub(super) fn report(gigabytes: u64, connections: u32, machine: &str, scratch: &
     synthetic.push((format!("many/{{{OBJECTS}}}.bin"), 4096));
     let server = Server::start(&Settings { synthetic, ..Settings::default() })?;
     let tmpfs = Tmpfs::mount(scratch.join("tmpfs"))?;
+    let machine = machine::describe(&tmpfs.0)?;
 
     let start = |prefix: &str, work: &Path| {
         Agent::start(&server, Options { prefix, connections, sources: "", stays: false }, work)
@@ -100,7 +101,7 @@ pub(super) fn report(gigabytes: u64, connections: u32, machine: &str, scratch: &
         listings.push(of("ms").context("the agent did not say how long a listing took")? as f64 / 1e3);
     }
     let listing = median(&sorted(listings.into_iter()));
-    Ok(text(machine, gigabytes, connections, [small, large, starts], listing))
+    Ok(text(&machine, gigabytes, connections, [small, large, starts], listing))
 }
 
 /// Medians, and the largest memory.

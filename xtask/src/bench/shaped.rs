@@ -11,7 +11,7 @@ use super::agent::Load;
 use super::floor::Floor;
 use super::links::{Links, SERVER};
 use super::table::{median, sorted};
-use super::{PREFIX, Workload, settle};
+use super::{PREFIX, STALLS, Workload, settle};
 use crate::server::{Server, Settings};
 
 /// Mbit/s of a link.
@@ -33,9 +33,10 @@ enum What {
     Floor,
     Load,
     Death,
+    Stalls,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case { name: "1 link, floor", rates: &[RATE], what: What::Floor, asked: f64::NAN },
     Case { name: "1 link", rates: &[RATE], what: What::Load, asked: f64::NAN },
     Case { name: "2 links", rates: &[RATE, RATE], what: What::Load, asked: 1.95 },
@@ -47,6 +48,12 @@ const CASES: [Case; 6] = [
         asked: 0.95 * 1.25,
     },
     Case { name: "2 links, one dies after 2 s", rates: &[RATE, RATE], what: What::Death, asked: f64::NAN },
+    Case {
+        name: "1 link, one reply in a hundred stands still for 10 s",
+        rates: &[RATE],
+        what: What::Stalls,
+        asked: f64::NAN,
+    },
 ];
 /// Their places in `CASES`.
 const FLOOR: usize = 0;
@@ -55,6 +62,8 @@ const TWO: usize = 2;
 
 /// Time of a load with one link that the project asks for, in times of the floor's.
 const ASKED_OF_FLOOR: f64 = 1.03;
+/// Time of a load with a slow tail that the project asks for, in times of one without.
+const ASKED_OF_STALLS: f64 = 1.05;
 /// How much later than it could a load may end whose link dies, in seconds.
 const ASKED_LATE: f64 = 2.0;
 
@@ -83,8 +92,14 @@ fn one(case: &Case, workload: Workload, floor: &Floor, scratch: &Path) -> Result
     let links = Links::new(case.rates)?;
     let objects = (0..workload.files).map(|file| (format!("{PREFIX}{file:02}.bin"), workload.file_bytes));
     let listen = format!("{SERVER}:0").parse().context("the server's address")?;
-    let settings =
-        Settings { synthetic: objects.collect(), public: true, listen: Some(listen), ..Settings::default() };
+    let faults = if case.what == What::Stalls { vec![STALLS.to_owned()] } else { Vec::new() };
+    let settings = Settings {
+        synthetic: objects.collect(),
+        public: true,
+        listen: Some(listen),
+        faults,
+        ..Settings::default()
+    };
     let server = links.on_server(move || Server::start(&settings))??;
     let _memory = settle(workload.bytes())?;
     if case.what == What::Floor {
@@ -114,6 +129,10 @@ fn report(workload: Workload, rounds: usize, seconds: [f64; CASES.len()]) -> Str
                 let ratio = speed(number) / speed(ONE);
                 (format!("{ratio:.2}x of one link"), format!("at least {:.2}", case.asked))
             }
+            What::Stalls => {
+                let ratio = speed(ONE) / speed(number);
+                (format!("{ratio:.3} of the time without"), format!("at most {ASKED_OF_STALLS}"))
+            }
             What::Death => {
                 // Until then as with two, from then on as with one.
                 let best = death + (bytes - speed(TWO) * death).max(0.0) / speed(ONE);
@@ -142,11 +161,12 @@ mod tests {
     #[test]
     fn ratios_are_to_one_link_and_lateness_to_what_the_links_can() {
         let workload = Workload { files: 4, file_bytes: 250_000_000, connections: 8 };
-        let report = report(workload, 1, [10.0, 10.1, 5.0, 2.6, 8.2, 8.5]);
+        let report = report(workload, 1, [10.0, 10.1, 5.0, 2.6, 8.2, 8.5, 10.2]);
         for line in [
             "| 1 link | 10.10 | 0.792 | 1.010 of the floor's time | at most 1.03 |",
             "| 2 links | 5.00 | 0.800 | 2.02x of one link | at least 1.95 |",
             "| 2 links, one dies after 2 s | 8.50 | 0.471 | 0.44 s later than it could | at most 2 |",
+            "| 1 link, one reply in a hundred stands still for 10 s | 10.20 | 0.784 | 1.010 of the time without | at most 1.05 |",
         ] {
             assert!(report.contains(line), "{report}");
         }

@@ -14,17 +14,17 @@ use crate::cmd::{self, Guarded};
 
 /// What is known after the agent has ended.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// Just before the agent's process was made.
-    pub(super) started: Timestamp,
+    pub(crate) started: Timestamp,
     /// The agent's log.
-    pub(super) events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     /// The program's words.
-    pub(super) words: Vec<(Timestamp, String)>,
+    pub(crate) words: Vec<(Timestamp, String)>,
 }
 
 /// Runs `agent` to its end; fails unless its status is 0.
-pub(super) fn run(agent: &mut Command) -> Result<Run> {
+pub(crate) fn run(agent: &mut Command) -> Result<Run> {
     let started = Timestamp::now();
     let mut process =
         Guarded::spawn(agent.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
