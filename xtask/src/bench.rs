@@ -3,11 +3,12 @@
 //! medians and ratios. Every run starts from files that do not exist and a clean page cache.
 //!
 //! The rows: a synthetic model over unshaped loopback, from the start of the agent to its last byte
-//! complete and verified; the same over links of a known speed (`shaped`); what is observed of readers (`observed`). A
-//! full run writes docs/bench/README.md; `--quick` only prints, because its figures are not for comparing. Very large
+//! complete and verified; the same with few and many connections (`connections`) and over links of a known speed
+//! (`shaped`); what is observed of readers (`observed`). A full run writes docs/bench/README.md and its plots; `--quick` only prints, because its figures are not for comparing. Very large
 //! models (`scale`), other programs (`contenders`) and a real reader (`llama`) have runs and reports of their own.
 
 mod agent;
+mod connections;
 mod contenders;
 mod floor;
 // The tests' own links, of which not all is of use here.
@@ -22,6 +23,7 @@ mod reader;
 mod scale;
 mod shaped;
 mod table;
+mod timeline;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::plot::{Chart, Mark, Series};
 use crate::server::{Server, Settings};
 use crate::{build, cmd, setup};
 use floor::Floor;
@@ -37,6 +40,8 @@ use table::{Row, Sample};
 
 /// Where the results of a full run are kept.
 const REPORT: &str = "docs/bench/README.md";
+/// The plot of its first table.
+const PLOT: &str = "loads.svg";
 const CONTENDERS_REPORT: &str = "docs/bench/contenders.md";
 const SCALE_REPORT: &str = "docs/bench/scale.md";
 const LLAMA_REPORT: &str = "docs/bench/llama.md";
@@ -127,13 +132,22 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         };
     }
     let rows = rows(workload, rounds, scratch.path());
+    let connections = connections::section(args.quick, scratch.path());
     let shaped = shaped::section(args.quick, scratch.path());
     let observed = observed::section(args.quick, scratch.path());
     scratch.close().context("cannot remove the files of the bench")?;
-    let report = report(workload, rounds, &rows?, &machine) + &shaped? + &observed?;
+    let (rows, plot) = rows?;
+    let (connections, connections_plot) = connections?;
+    let (shaped, shaped_plot) = shaped?;
+    let report = report(workload, rounds, &rows, &machine) + &connections + &shaped + &observed?;
     if args.quick {
         println!("{report}");
         return Ok(());
+    }
+    let plots = [(PLOT, plot), (connections::PLOT, connections_plot), (shaped::PLOT, shaped_plot)];
+    for (name, plot) in plots {
+        let path = cmd::root().join(REPORT).with_file_name(name);
+        fs::write(&path, plot).with_context(|| format!("cannot write {}", path.display()))?;
     }
     write(REPORT, &report)
 }
@@ -162,8 +176,8 @@ fn compile(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Measures every contender, round by round.
-fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
+/// Measures every contender, round by round; gives the rows and a plot.
+fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<(Vec<Row>, String)> {
     let floor = Floor::compile()?;
     let objects = (0..workload.files).map(|file| (format!("{PREFIX}{file:02}.bin"), workload.file_bytes));
     let plain = Settings { synthetic: objects.collect(), public: true, ..Settings::default() };
@@ -181,19 +195,21 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
     let floors = floor::BUFFERS_KIB.len();
     let contenders = floors + agents.len();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contenders];
+    let mut lines = vec![Vec::new(); contenders];
     for round in 0..=rounds {
         // Each round starts with another one, so that none always comes after the same.
         for contender in (round..round + contenders).map(|turn| turn % contenders) {
             let _memory = settle(workload.bytes())?;
-            let sample = match floor::BUFFERS_KIB.get(contender) {
-                Some(&buffer_kib) => floor.run(server, workload, buffer_kib, scratch)?,
-                None => agent::run(&agents[contender - floors].1, workload, scratch)?,
+            let (sample, line) = match floor::BUFFERS_KIB.get(contender) {
+                Some(&buffer_kib) => floor.watched(server, workload, buffer_kib, scratch)?,
+                None => agent::watched(&agents[contender - floors].1, workload, scratch)?,
             };
             eprintln!("round {round}, contender {contender}: {:.2} s", sample.seconds);
             // The first round is the warm-up.
             if round > 0 {
                 samples[contender].push(sample);
             }
+            lines[contender] = line;
         }
     }
     let bytes = workload.bytes();
@@ -207,7 +223,14 @@ fn rows(workload: Workload, rounds: usize, scratch: &Path) -> Result<Vec<Row>> {
         .zip(floor::BUFFERS_KIB)
         .map(|(samples, kib)| Row::new(format!("recv + pwrite, {kib} KiB buffers (floor)"), bytes, samples));
     let floor = floors.max_by(|a, b| a.throughput.total_cmp(&b.throughput));
-    Ok(floor.into_iter().chain(agents).collect())
+    let rows: Vec<Row> = floor.into_iter().chain(agents).collect();
+    let mut chart = Chart::new("What each contender had written, in its last round", "seconds", "GB");
+    let floor_lines = floor::BUFFERS_KIB.map(|kib| format!("floor, {kib} KiB"));
+    let names = floor_lines.into_iter().chain(rows.iter().skip(1).map(|row| row.name().to_owned()));
+    for (name, points) in names.zip(lines) {
+        chart.add(Series { name, mark: Mark::Line, points });
+    }
+    Ok((rows, chart.svg()))
 }
 
 /// Writes back what the last run left and drops the clean page cache, so that runs do not pay for each other. Gives
@@ -224,7 +247,7 @@ fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> Str
         "# Bench\n\n\
          Written by `cargo xtask bench`. Each figure is the median of {rounds} interleaved rounds after a warm-up, with the \
          slowest and fastest in brackets. Very large models: `cargo xtask bench --scale`; \
-         what else a model could be loaded with: `cargo xtask bench --contenders`.\n\n\
+         what else a model could be loaded with: `cargo xtask bench --contenders`; llama.cpp as the reader: `cargo xtask bench --llama`.\n\n\
          {machine}\n\
          ## Load over unshaped loopback\n\n\
          {files} files of {} MiB from the local test server over plain HTTP, {connections} connections, to files that do \
@@ -232,7 +255,7 @@ fn report(workload: Workload, rounds: usize, rows: &[Row], machine: &str) -> Str
          that receives and writes the same bytes from the same server and does nothing else \
          ([floor.c](../../xtask/bench/floor.c)), timed from the creation of its files. Client and server share the machine's processors in both cases; CPU time is the client's alone until \
          then, for the agent with its start-up.\n\n\
-         {}",
+         {}\n![What each contender had written when]({PLOT})\n",
         file_bytes >> 20,
         table::markdown(rows)
     )

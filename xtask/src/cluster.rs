@@ -9,7 +9,6 @@
 
 mod net;
 mod node;
-mod plot;
 mod reader;
 mod report;
 mod scenario;

@@ -12,6 +12,7 @@ mod deny;
 mod dist;
 mod fuzz;
 mod lint;
+mod plot;
 mod server;
 mod setup;
 mod soak;

@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) synthetic: Vec<(String, u64)>,
     /// Bytes per second over all connections; None is as fast as it goes.
     pub(crate) rate: Option<u64>,
+    /// Bytes per second of each connection.
+    pub(crate) connection_rate: Option<u64>,
     /// Whether unsigned requests are answered, too.
     pub(crate) public: bool,
     /// Speak TLS, and where the certificate of its authority goes.
@@ -85,6 +87,9 @@ impl Server {
         }
         if let Some(rate) = settings.rate {
             command.args(["--rate", &rate.to_string()]);
+        }
+        if let Some(rate) = settings.connection_rate {
+            command.args(["--connection-rate", &rate.to_string()]);
         }
         if let Some(ca_file) = &settings.tls {
             command.arg("--tls").arg("--ca-file").arg(ca_file);

@@ -14,6 +14,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use tempfile::TempDir;
 
 use super::table::Sample;
+use super::timeline::Watch;
 use super::{PREFIX, Workload};
 use crate::agent_log::{ALL_COMPLETE, Event};
 use crate::cmd::{self, Guarded};
@@ -49,7 +50,19 @@ pub(super) struct Load {
 
 /// Loads the model into an empty directory, then removes it.
 pub(super) fn run(server: &Server, workload: Workload, scratch: &Path) -> Result<Sample> {
-    Load::start(server, workload, "", scratch)?.finish(workload)
+    Ok(watched(server, workload, scratch)?.0)
+}
+
+/// The same, and what was written when.
+pub(super) fn watched(
+    server: &Server,
+    workload: Workload,
+    scratch: &Path,
+) -> Result<(Sample, Vec<(f64, f64)>)> {
+    let mut load = Load::start(server, workload, "", scratch)?;
+    let watch = Watch::start(load.agent.pid());
+    let sample = load.finish(workload)?;
+    Ok((sample, watch.end()?))
 }
 
 impl Agent {

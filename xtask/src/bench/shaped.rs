@@ -12,8 +12,11 @@ use super::floor::Floor;
 use super::links::{Links, SERVER};
 use super::table::{median, sorted};
 use super::{PREFIX, STALLS, Workload, settle};
+use crate::plot::{Chart, Mark, Series};
 use crate::server::{Server, Settings};
 
+/// Share of a line that is left to the bytes of files by the headers of TCP and IP.
+const PAYLOAD: f64 = 0.957;
 /// Mbit/s of a link.
 const RATE: u32 = 1000;
 /// When one of two links dies, in seconds from the start of the agent.
@@ -67,8 +70,11 @@ const ASKED_OF_STALLS: f64 = 1.05;
 /// How much later than it could a load may end whose link dies, in seconds.
 const ASKED_LATE: f64 = 2.0;
 
-/// Measures and gives the section.
-pub(super) fn section(quick: bool, scratch: &Path) -> Result<String> {
+/// The plot beside the report.
+pub(super) const PLOT: &str = "links.svg";
+
+/// Measures; gives the section and its plot.
+pub(super) fn section(quick: bool, scratch: &Path) -> Result<(String, String)> {
     let floor = Floor::compile()?;
     let workload =
         Workload { files: 4, file_bytes: if quick { 128 << 20 } else { 512 << 20 }, connections: 8 };
@@ -85,7 +91,22 @@ pub(super) fn section(quick: bool, scratch: &Path) -> Result<String> {
         }
     }
     let medians = seconds.map(|seconds| median(&sorted(seconds.into_iter())));
-    Ok(report(workload, rounds, medians))
+    Ok((report(workload, rounds, medians), plot(workload, medians)))
+}
+
+/// Speed against what the links have together.
+fn plot(workload: Workload, seconds: [f64; CASES.len()]) -> String {
+    let mut chart = Chart::new("Speed against links", "Gbit/s of all links together", "GB/s");
+    let links = |case: &Case| f64::from(case.rates.iter().sum::<u32>()) / 1000.0;
+    let loads = CASES.iter().zip(seconds).filter(|(case, _)| case.what == What::Load);
+    let mut points: Vec<_> =
+        loads.map(|(case, seconds)| (links(case), workload.bytes() as f64 / seconds / 1e9)).collect();
+    points.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let payload = |(links, _): &(f64, f64)| (*links, links / 8.0 * PAYLOAD);
+    let name = "what the links can carry".to_owned();
+    chart.add(Series { name, mark: Mark::Line, points: points.iter().map(payload).collect() });
+    chart.add(Series { name: "ossc-agent".to_owned(), mark: Mark::Line, points });
+    chart.svg()
 }
 
 fn one(case: &Case, workload: Workload, floor: &Floor, scratch: &Path) -> Result<f64> {
@@ -147,9 +168,9 @@ fn report(workload: Workload, rounds: usize, seconds: [f64; CASES.len()]) -> Str
     format!(
         "\n## Links of {RATE} Mbit/s\n\n\
          {files} files of {} MiB over links with a token bucket of {RATE} Mbit/s each, {connections} connections, from the \
-         start of the process to the last byte complete, medians of {rounds} rounds. Headers of TCP and IP leave 0.957 of \
+         start of the process to the last byte complete, medians of {rounds} rounds. Headers of TCP and IP leave {PAYLOAD} of \
          the line for bytes of files. A link that dies drops all that goes to the client, without a word.\n\n\
-         | links | time, s | of the line | | asked for |\n|---|---|---|---|---|\n{lines}",
+         | links | time, s | of the line | | asked for |\n|---|---|---|---|---|\n{lines}\n![Speed against links]({PLOT})\n",
         file_bytes >> 20,
     )
 }

@@ -46,6 +46,11 @@ impl Row {
             max_rss: samples.iter().filter_map(|sample| sample.max_rss).max(),
         }
     }
+
+    /// The contender.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// The table; ratios are to the first row.

@@ -5,9 +5,9 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::Args;
-use super::plot::{Chart, Mark, Series};
 use super::trial::Outcome;
 use crate::cmd;
+use crate::plot::{Chart, Mark, Series};
 
 /// Where reports are kept, and their plots beside them.
 const DIRECTORY: &str = "docs/bench";

@@ -14,7 +14,7 @@ const COLOURS: [&str; 7] = ["#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7
 
 /// How a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     /// A line through its points.
     Line,
     /// A dot for each point, in the series' own row.
@@ -23,15 +23,15 @@ pub(super) enum Mark {
 
 /// Points with a name.
 #[derive(Debug, Clone)]
-pub(super) struct Series {
-    pub(super) name: String,
-    pub(super) mark: Mark,
-    pub(super) points: Vec<(f64, f64)>,
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) mark: Mark,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// A plot.
 #[derive(Debug)]
-pub(super) struct Chart {
+pub(crate) struct Chart {
     title: &'static str,
     x: &'static str,
     y: &'static str,
@@ -39,15 +39,15 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    pub(super) fn new(title: &'static str, x: &'static str, y: &'static str) -> Self {
+    pub(crate) fn new(title: &'static str, x: &'static str, y: &'static str) -> Self {
         Self { title, x, y, series: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, series: Series) {
+    pub(crate) fn add(&mut self, series: Series) {
         self.series.push(series);
     }
 
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let is_rows = self.series.iter().any(|series| series.mark == Mark::Rows);
         let widest = points().map(|point| point.0).fold(1.0, f64::max) * 1.03;
