@@ -5,9 +5,10 @@
 //! The rows: a synthetic model over unshaped loopback, from the start of the agent to its last byte
 //! complete and verified; the same over links of a known speed (`shaped`); what is observed of readers (`observed`). A
 //! full run writes docs/bench/README.md; `--quick` only prints, because its figures are not for comparing. Very large
-//! models (`scale`) and other programs (`contenders`) have runs and reports of their own.
+//! models (`scale`), other programs (`contenders`) and what a load costs others (`bystander`) have runs of their own.
 
 mod agent;
+mod bystander;
 mod contenders;
 mod floor;
 // The tests' own links, of which not all is of use here.
@@ -63,6 +64,9 @@ pub(crate) struct Args {
     /// Instead of all that, what else a model could be loaded with; installs it; writes docs/bench/contenders.md
     #[arg(long, conflicts_with = "scale")]
     contenders: bool,
+    /// Instead of all that, what system calls of other processes cost while files are incomplete (docs/performance.md)
+    #[arg(long, conflicts_with_all = ["scale", "contenders", "quick"])]
+    bystander: bool,
     /// Rounds after the warm-up (default: 5, or 3 with --quick or --contenders)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: Option<u32>,
@@ -89,8 +93,11 @@ impl Workload {
 pub(crate) fn bench(args: &Args) -> Result<()> {
     cmd::require_root("bench")?;
     setup::setup()?;
-    build::build()?;
-    Server::build()?;
+    // Whoever names an agent has built what there is to build.
+    if !args.bystander || std::env::var_os(bystander::AGENT).is_none() {
+        build::build()?;
+        Server::build()?;
+    }
     let directory = args.dir.clone().unwrap_or_else(|| cmd::root().join("target/bench"));
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&directory)?;
@@ -106,6 +113,11 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         let report = scale::report(gigabytes, args.connections, &machine, scratch.path());
         scratch.close().context("cannot remove the files of the bench")?;
         return write(SCALE_REPORT, &report?);
+    }
+    if args.bystander {
+        let report = bystander::report(rounds, scratch.path());
+        scratch.close().context("cannot remove the files of the bench")?;
+        return report.map(|report| println!("{report}"));
     }
     if args.contenders {
         let report = contenders::report(args.quick, rounds, args.connections, &machine, scratch.path());
