@@ -19,6 +19,12 @@ pub struct Held {
     /// 1 when it may have copied missing bytes before it was stopped: it asked for a private, writable mapping with
     /// its pages.
     pub copied: u64,
+    /// 1 when somebody else has sent it a SIGCONT while it was held.
+    pub continued: u64,
+    /// First address of the memory it is held for; behind [`Held::to`] when there is none yet.
+    pub from: u64,
+    /// The end of that memory: what lies between two mappings is in it, too.
+    pub to: u64,
 }
 
 /// What the agent has decided of a process.
@@ -53,53 +59,34 @@ pub struct ReadCall {
 pub struct StopSettings {
     /// Where the running kernel keeps the members the programs follow.
     pub offsets: Offsets,
-    /// How the processor's system calls are numbered.
-    pub calls: Calls,
-    /// Where their arguments are.
+    /// Where the arguments of system calls are.
     pub registers: Registers,
+    /// 1 when mmap(2) stops its process, 0 when only a mapping that grows does.
+    pub at_mmap: u32,
+    /// What a system call is, by its number: one of the `CALL_` constants.
+    pub calls: [u8; CALL_NUMBERS],
 }
 
-/// Numbers of the system calls that the programs look at (asm/unistd.h of the processor).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Calls {
-    /// mmap(2).
-    pub mmap: u32,
-    /// mremap(2).
-    pub mremap: u32,
-    /// remap_file_pages(2).
-    pub remap_file_pages: u32,
-    /// read(2).
-    pub read: u32,
-    /// pread64(2).
-    pub pread: u32,
-    /// readv(2).
-    pub readv: u32,
-    /// preadv(2).
-    pub preadv: u32,
-    /// preadv2(2).
-    pub preadv2: u32,
-    /// ioctl(2).
-    pub ioctl: u32,
-}
-
-impl Calls {
-    /// Before the loader has told them.
-    pub const NONE: Self = {
-        let none = u32::MAX;
-        Self {
-            mmap: none,
-            mremap: none,
-            remap_file_pages: none,
-            read: none,
-            pread: none,
-            readv: none,
-            preadv: none,
-            preadv2: none,
-            ioctl: none,
-        }
-    };
-}
+/// System calls have numbers below this (asm/unistd.h of x86-64 and arm64); what is above is none that the programs know.
+pub const CALL_NUMBERS: usize = 512;
+/// None that the programs look at.
+pub const CALL_OTHER: u8 = 0;
+/// mmap(2).
+pub const CALL_MMAP: u8 = 1;
+/// mremap(2).
+pub const CALL_MREMAP: u8 = 2;
+/// remap_file_pages(2).
+pub const CALL_REMAP: u8 = 3;
+/// ioctl(2).
+pub const CALL_IOCTL: u8 = 4;
+/// read(2).
+pub const CALL_READ: u8 = 5;
+/// pread64(2).
+pub const CALL_PREAD: u8 = 6;
+/// readv(2).
+pub const CALL_READV: u8 = 7;
+/// preadv(2) and preadv2(2).
+pub const CALL_PREADV: u8 = 8;
 
 /// Byte offsets in the running kernel's `struct pt_regs`.
 #[repr(C)]
@@ -125,7 +112,7 @@ pub const AT_POSITION: u64 = u64::MAX;
 
 /// Control word: process id of the agent, which is never stopped.
 pub const CONTROL_OWN: u32 = 0;
-/// Control word: 1 when mmap(2) stops its process, 0 when only a mapping that grows does.
+/// Control word: [`StopSettings::at_mmap`], for an agent that takes the programs over.
 pub const CONTROL_AT_MMAP: u32 = 1;
 /// Control word: [`STOP_VERSION`], so that an agent does not take over programs of another version.
 pub const CONTROL_VERSION: u32 = 2;
@@ -133,20 +120,25 @@ pub const CONTROL_VERSION: u32 = 2;
 pub const CONTROLS: u32 = 3;
 
 /// Raised when the maps change their meaning.
-pub const STOP_VERSION: u32 = 2;
+pub const STOP_VERSION: u32 = 3;
 /// Processes that are held, or have mapped a gated file, at a time: half of the default kernel.pid_max.
 pub const STOP_PROCESSES_MAX: u32 = 16384;
 /// Threads that can be inside a call of a gated file at a time.
 pub const STOP_CALLS_MAX: u32 = 16384;
 /// Processes whose SIGSTOP by somebody else is remembered; the oldest is forgotten beyond that.
 pub const USER_STOPS_MAX: u32 = 4096;
-/// Bytes of the ring buffer that only wakes the agent: a page, the least the kernel takes.
+/// Why the programs have killed a process, in the upper half of what wakes the agent, with the process below: there was
+/// no room to hold it.
+pub const END_NO_ROOM: u32 = 1;
+/// Somebody else had continued it, and it touched bytes that it was held for.
+pub const END_CONTINUED: u32 = 2;
+/// Bytes of the ring buffer that wakes the agent: a page, the least the kernel takes.
 pub const DOORBELL_BYTES: u32 = 4096;
 
-const _: () = assert!(size_of::<Held>() == 3 * 8);
+const _: () = assert!(size_of::<Held>() == 6 * 8);
 const _: () = assert!(size_of::<Released>() == 2 * 8);
 const _: () = assert!(size_of::<ReadCall>() == size_of::<Inode>() + 2 * 8 + 2 * 4);
-const _: () = assert!(size_of::<StopSettings>() == size_of::<Offsets>() + (9 + 9) * 4);
+const _: () = assert!(size_of::<StopSettings>() == size_of::<Offsets>() + (9 + 1) * 4 + CALL_NUMBERS);
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya asks for this marker on what crosses into a map")]

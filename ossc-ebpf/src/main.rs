@@ -13,20 +13,10 @@ mod kernel;
 mod map;
 mod maps;
 mod memory;
+mod object;
 mod open;
 mod pages;
 mod read;
 mod stall;
 mod syscall;
 mod tree;
-
-/// The verifier proves that no program panics; the language still wants a handler to link.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Some helpers are only for programs under a licence the kernel calls compatible with the GPL.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -2,6 +2,8 @@
  *
  *   reader small COUNT FILE            COUNT preads of 4 KiB through the file, again from the start at its end
  *   reader sequential COUNT FILE       COUNT times through the file in reads of 1 MiB
+ *   reader getppid COUNT FILE          COUNT system calls that do nothing; the FILE is not touched
+ *   reader faults COUNT FILE           COUNT page faults of memory of its own; the FILE is not touched
  *   reader shuffled MICROSECONDS FILE  once through all FILEs in 4 MiB preads, in an order that is always the same,
  *                                      with so long a pause for each, as if it computed something with them
  *   reader once 0 FILE...              through all FILEs in order in 4 MiB reads
@@ -72,6 +74,21 @@ static void sequential(long count, const char *path)
             ;
         if (got < 0)
             fail("read");
+    }
+}
+
+static void faults(long count)
+{
+    enum { PAGES = 4096 };
+    long page = sysconf(_SC_PAGESIZE);
+    for (long n = 0; n < count; n += PAGES) {
+        char *bytes = mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (bytes == MAP_FAILED)
+            fail("mmap");
+        madvise(bytes, PAGES * page, MADV_NOHUGEPAGE);
+        for (long at = 0; at < PAGES; at++)
+            bytes[at * page] = 1;
+        munmap(bytes, PAGES * page);
     }
 }
 
@@ -147,7 +164,7 @@ static off_t whole(int files, char **paths, int mapped)
 int main(int arguments, char **argument)
 {
     if (arguments < 4) {
-        fprintf(stderr, "usage: reader small|sequential|shuffled|once|mapped NUMBER FILE...\n");
+        fprintf(stderr, "usage: reader small|sequential|getppid|faults|shuffled|once|mapped NUMBER FILE...\n");
         return 1;
     }
     double began = now();
@@ -157,6 +174,11 @@ int main(int arguments, char **argument)
         small(number, argument[3]);
     else if (strcmp(argument[1], "sequential") == 0)
         sequential(number, argument[3]);
+    else if (strcmp(argument[1], "getppid") == 0)
+        for (long n = 0; n < number; n++)
+            getppid();
+    else if (strcmp(argument[1], "faults") == 0)
+        faults(number);
     else if (strcmp(argument[1], "shuffled") == 0)
         shuffled(number, arguments - 3, argument + 3);
     else

@@ -4,10 +4,12 @@
 //!
 //! The rows: a synthetic model over unshaped loopback, from the start of the agent to its last byte
 //! complete and verified; the same with few and many connections (`connections`) and over links of a known speed
-//! (`shaped`); what is observed of readers (`observed`). A full run writes docs/bench/README.md and its plots; `--quick` only prints, because its figures are not for comparing. Very large
-//! models (`scale`), other programs (`contenders`) and a real reader (`llama`) have runs and reports of their own.
+//! (`shaped`); what is observed of readers (`observed`). A full run writes docs/bench/README.md and its plots; `--quick`
+//! only prints, because its figures are not for comparing. Very large models (`scale`), other programs (`contenders`), a
+//! real reader (`llama`) and what a load costs others (`bystander`) have runs of their own.
 
 mod agent;
+mod bystander;
 mod connections;
 mod contenders;
 mod floor;
@@ -71,8 +73,11 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "scale")]
     contenders: bool,
     /// Instead of all that, llama.cpp behind a link of 2 Gbit/s; writes docs/bench/llama.md
-    #[arg(long, conflicts_with_all = ["scale", "contenders", "quick"])]
+    #[arg(long, conflicts_with_all = ["scale", "contenders", "quick", "bystander"])]
     llama: bool,
+    /// Instead of all that, what system calls of other processes cost while files are incomplete (docs/performance.md)
+    #[arg(long, conflicts_with_all = ["scale", "contenders", "quick"])]
+    bystander: bool,
     /// Rounds after the warm-up (default: 5, or 3 with --quick, --contenders or --llama)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: Option<u32>,
@@ -99,8 +104,11 @@ impl Workload {
 pub(crate) fn bench(args: &Args) -> Result<()> {
     cmd::require_root("bench")?;
     setup::setup()?;
-    build::build()?;
-    Server::build()?;
+    // Whoever names an agent has built what there is to build.
+    if !args.bystander || std::env::var_os(bystander::AGENT).is_none() {
+        build::build()?;
+        Server::build()?;
+    }
     let directory = args.dir.clone().unwrap_or_else(|| cmd::root().join("target/bench"));
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&directory)?;
@@ -121,6 +129,11 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         let report = llama::report(rounds, &machine, scratch.path());
         scratch.close().context("cannot remove the files of the bench")?;
         return write(LLAMA_REPORT, &report?);
+    }
+    if args.bystander {
+        let report = bystander::report(rounds, scratch.path());
+        scratch.close().context("cannot remove the files of the bench")?;
+        return report.map(|report| println!("{report}"));
     }
     if args.contenders {
         let report = contenders::report(args.quick, rounds, args.connections, &machine, scratch.path());

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -39,6 +40,38 @@ pub(super) struct Guard {
     _sigio: Signal,
 }
 
+/// The choice of the gate, under way on a thread of its own while the objects are listed and laid out: loading and
+/// verifying the programs takes longer than that where OSS is near. A model that turns out to be complete needs none of
+/// it, and the programs go when the thread ends.
+pub(super) struct Choice(Option<JoinHandle<Result<gate::Found, gate::Error>>>);
+
+impl Choice {
+    /// None is under way.
+    pub(super) const NONE: Self = Self(None);
+
+    /// Begins, unless what an earlier agent left decides.
+    pub(super) fn begin(config: &Config, inherited: Option<&Inherited>) -> Self {
+        if inherited.is_some() || is_switched_off(config) {
+            return Self::NONE;
+        }
+        // A directory that is not there yet will be on the file system of the one that it will be made in.
+        let model_dir = absolute(&config.store.model_dir);
+        let Some(dir) = model_dir.ancestors().find(|dir| dir.is_dir()).map(Path::to_owned) else {
+            return Self::NONE;
+        };
+        let choosing = thread::Builder::new().name("ossc-choice".into()).spawn(move || gate::probe(&dir));
+        Self(choosing.inspect_err(|error| tracing::debug!(%error, "the gate is chosen later")).ok())
+    }
+
+    /// What was chosen. A failure counts only in the directory itself.
+    fn made(self, config: &Config) -> Result<gate::Found, gate::Error> {
+        match self.0.map(JoinHandle::join) {
+            Some(Ok(Ok(found))) => Ok(found),
+            _ => gate::probe(&config.store.model_dir),
+        }
+    }
+}
+
 impl Guard {
     /// Guards every file that is not complete; `None` when none is and nobody waits.
     pub(super) fn start_if_needed(
@@ -46,13 +79,13 @@ impl Guard {
         store: &Store,
         fetcher: &Fetcher,
         learner: &Arc<Learner>,
-        inherited: Option<Inherited>,
+        (inherited, choice): (Option<Inherited>, Choice),
     ) -> Result<Option<Self>, Error> {
         let is_needed = store.files().iter().any(|file| !file.is_complete()) && !is_switched_off(config);
         if inherited.is_none() && !is_needed {
             return Ok(None);
         }
-        Self::start(config, store, fetcher, learner, inherited).map(Some)
+        Self::start(config, store, fetcher, learner, (inherited, choice)).map(Some)
     }
 
     /// Guards every file that is not complete, or will not be any more.
@@ -61,12 +94,12 @@ impl Guard {
         store: &Store,
         fetcher: &Fetcher,
         learner: &Arc<Learner>,
-        inherited: Option<Inherited>,
+        (inherited, choice): (Option<Inherited>, Choice),
     ) -> Result<Self, Error> {
         let files = incomplete(store);
         let (found, group, record, keeper, pending, strays) = match inherited {
             None => {
-                let found = gate::probe(&config.store.model_dir)?;
+                let found = choice.made(config)?;
                 let group = gate::new_group(found.mode)?;
                 let record = Record::create().map_err(keeper::Error::Record)?;
                 let guards = guards(&found, &group, &record)?;
@@ -252,7 +285,7 @@ fn watch(keeper: &Keeper) -> Result<Arc<Notify>, Error> {
         let socket = keeper.socket().try_clone_to_owned()?;
         let ended = Arc::new(Notify::new());
         let told = Arc::clone(&ended);
-        std::thread::Builder::new().name("ossc-keeper".into()).spawn(move || {
+        thread::Builder::new().name("ossc-keeper".into()).spawn(move || {
             privileges::keep_only(privileges::NONE);
             let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
             while let Err(Errno::EINTR | Errno::EAGAIN) = poll(&mut fds, PollTimeout::NONE) {}

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::guard::Guard;
+use super::guard::{Choice, Guard};
 use super::heads::{HeadReady, Heads};
 use super::prepare::Prepared;
 use super::restart::{self, Before};
@@ -315,7 +315,7 @@ impl<'a> Load<'a> {
                 *guard = guard.take().and_then(|guard| guard.retire(store));
             }
             if guard.is_none() {
-                let started = Guard::start(self.config, store, fetcher, learner, None)?;
+                let started = Guard::start(self.config, store, fetcher, learner, (None, Choice::NONE))?;
                 self.view.gate_started(started.gate().mode().to_string(), started.gate().numbers());
                 *guard = Some(started);
             }

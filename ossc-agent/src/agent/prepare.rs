@@ -1,4 +1,4 @@
-//! From a checked config to files that are visible and gated: list, lay out, probe the gate, mark, publish.
+//! From a checked config to files that are visible and gated: list, lay out, choose the gate meanwhile, mark, publish.
 //! Called once by [`super::run`]. When any step fails, what it made is taken back by the part that made it.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Error;
-use super::guard::Guard;
+use super::guard::{Choice, Guard};
 use super::learn::Learner;
 use super::share;
 use crate::base::{Bytes, FileId, millis};
@@ -54,6 +54,7 @@ pub(super) async fn prepare(
     let port = super::view::listen(config)?;
     let client = oss::Client::audited(config.oss.clone(), audit)?;
     let requests = client.metrics();
+    let choice = Choice::begin(config, inherited.as_ref());
     let store = Arc::new(lay_out(config, &client, inherited.as_ref(), started).await?);
     // Before the fetcher, which seals at once what an earlier run left full.
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();
@@ -63,7 +64,7 @@ pub(super) async fn prepare(
     let at_start = fetcher.progress().bytes_ready;
     share::attach(peers.as_ref(), &store, &fetcher);
     let learner = Arc::new(Learner::start(config, &store, &fetcher));
-    let guard = match publish(config, &store, &fetcher, &learner, inherited) {
+    let guard = match publish(config, &store, &fetcher, &learner, (inherited, choice)) {
         Ok(guard) => guard,
         Err(error) => {
             // What was laid out is hidden and resumed by the next start.
@@ -138,9 +139,9 @@ fn publish(
     store: &Store,
     fetcher: &Fetcher,
     learner: &Arc<Learner>,
-    inherited: Option<Inherited>,
+    guards: (Option<Inherited>, Choice),
 ) -> Result<Option<Guard>, Error> {
-    let guard = Guard::start_if_needed(config, store, fetcher, learner, inherited)?;
+    let guard = Guard::start_if_needed(config, store, fetcher, learner, guards)?;
     match store.files().iter().try_for_each(|file| store.publish(file.id())) {
         Ok(()) => Ok(guard),
         Err(error) => {

@@ -26,10 +26,15 @@ fn types() -> Result<Btf, String> {
         .map_err(|error| format!("cannot read {VMLINUX}: {error}"))
 }
 
-/// Where the running kernel has the arguments of a system call (`syscall_get_arguments` of the processor).
-pub(super) fn registers() -> Result<Registers, String> {
+/// The offsets for the running kernel, and where it has the arguments of a system call.
+pub(super) fn with_registers() -> Result<(Offsets, Registers), String> {
     let btf = types()?;
-    let at = |member: &str| offset(&btf, "pt_regs", member);
+    Ok((offsets(&btf)?, registers(&btf)?))
+}
+
+/// `syscall_get_arguments` of the processor.
+fn registers(btf: &Btf) -> Result<Registers, String> {
+    let at = |member: &str| offset(btf, "pt_regs", member);
     #[cfg(target_arch = "x86_64")]
     return Ok(Registers {
         arguments: [at("di")?, at("si")?, at("dx")?, at("r10")?, at("r8")?, at("r9")?],
@@ -54,8 +59,11 @@ pub(super) fn registers() -> Result<Registers, String> {
 
 /// The offsets for the running kernel.
 pub(super) fn read() -> Result<Offsets, String> {
-    let btf = types()?;
-    let at = |structure: &str, member: &str| offset(&btf, structure, member);
+    offsets(&types()?)
+}
+
+fn offsets(btf: &Btf) -> Result<Offsets, String> {
+    let at = |structure: &str, member: &str| offset(btf, structure, member);
     let folios = folios(&at).unwrap_or_default();
     Ok(Offsets {
         task_pid: at("task_struct", "pid")?,

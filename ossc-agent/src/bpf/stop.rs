@@ -21,7 +21,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, RingBuf};
 use nix::sys::signal::Signal;
 use ossc_common::{
-    AT_POSITION, CONTROL_AT_MMAP, CONTROL_OWN, CONTROL_VERSION, Held, Inode, ReadCall, Released, STOP_VERSION,
+    AT_POSITION, CONTROL_AT_MMAP, CONTROL_OWN, CONTROL_VERSION, END_CONTINUED, END_NO_ROOM, Held, Inode,
+    ReadCall, Released, STOP_VERSION,
 };
 
 pub use error::Error;
@@ -107,7 +108,7 @@ impl Stopper {
         if !privileges::has(privileges::STOPS) {
             return Err(Error::Privileges);
         }
-        let mut programs = attach::load()?;
+        let mut programs = attach::load(at)?;
         let mut maps = Vec::new();
         for name in MAPS {
             // Kept open below while the programs are verified; a map that closes before is gone for them.
@@ -116,7 +117,7 @@ impl Stopper {
         let mut stopper = Self::over(maps, Vec::new())?;
         stopper.set(CONTROL_VERSION, STOP_VERSION)?;
         stopper.set(CONTROL_AT_MMAP, u32::from(at == At::Mmap))?;
-        stopper.links = attach::all(&mut programs)?;
+        stopper.links = attach::all(&mut programs, at)?;
         Ok(stopper)
     }
 
@@ -232,9 +233,19 @@ impl Stopper {
         self.doorbell.as_fd()
     }
 
-    /// Makes the doorbell quiet; to be called before looking.
-    pub fn quiet(&mut self) {
-        while self.doorbell.next().is_some() {}
+    /// Makes the doorbell quiet; to be called before looking. Returns whom the programs have killed since, and why.
+    pub fn quiet(&mut self) -> Vec<(u32, &'static str)> {
+        let mut killed = Vec::new();
+        while let Some(entry) = self.doorbell.next() {
+            let word = entry.first_chunk().map_or(0, |word| u64::from_ne_bytes(*word));
+            let why = match (word >> 32) as u32 {
+                END_CONTINUED => "somebody else has continued it (SIGCONT) before they were there",
+                END_NO_ROOM => "there is no room on the maps of the stop gate to hold it",
+                _ => continue,
+            };
+            killed.push((u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0), why));
+        }
+        killed
     }
 
     /// Everybody who is held.
@@ -275,7 +286,7 @@ impl Stopper {
     /// Whether a thread is inside a call that changes what is mapped.
     #[must_use]
     pub fn is_mapping(&self, pid: u32, tid: u32) -> bool {
-        self.calls.get(&(u64::from(pid) << 32 | u64::from(tid)), 0).is_ok()
+        self.calls.get(&thread_key(pid, tid), 0).is_ok()
     }
 
     /// The files of which a process is about to look for holes.
@@ -327,6 +338,14 @@ impl Stopper {
 
     /// The second half of `let_go`.
     pub fn go_on(&mut self, stopped: Stopped, process: &Handle) -> io::Result<LetGo> {
+        // Where no program sees the ends of calls. Every thread has stopped or sleeps outside of them.
+        if matches!(self.at(), Ok(At::Growth)) {
+            for (tid, _) in reader::threads(stopped.pid).unwrap_or_default() {
+                if self.is_mapping(stopped.pid, tid) {
+                    absent_is_fine(self.calls.remove(&thread_key(stopped.pid, tid)));
+                }
+            }
+        }
         let goes_on = !self.is_stopped_by_user(stopped.pid);
         if goes_on {
             process.signal(Signal::SIGCONT)?;
@@ -395,6 +414,11 @@ impl fmt::Debug for Stopper {
 fn stopped_by(pid: u32, held: Held) -> Stopped {
     let again = i32::try_from(held.again).unwrap_or(0);
     Stopped { pid, at_ns: held.at_ns, again, copied: held.copied != 0 }
+}
+
+/// A thread on the maps (`bpf_get_current_pid_tgid`).
+fn thread_key(pid: u32, tid: u32) -> u64 {
+    u64::from(pid) << 32 | u64::from(tid)
 }
 
 /// Removing what the programs have removed already.

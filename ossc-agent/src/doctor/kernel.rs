@@ -12,11 +12,13 @@ use crate::bpf::{self, Lockdown, Probes, Targets};
 use crate::gate::{self, Mode, Ranges};
 
 /// Bits of capabilities the agent uses (include/uapi/linux/capability.h), and for what.
-const CAPABILITIES: [(u32, &str); 4] = [
+const CAPABILITIES: [(u32, &str); 6] = [
     (21, "CAP_SYS_ADMIN (fanotify permission events, trusted attributes)"),
     (39, "CAP_BPF (eBPF programs)"),
     (38, "CAP_PERFMON (eBPF programs that read kernel memory)"),
     (1, "CAP_DAC_OVERRIDE (files of other users)"),
+    (5, "CAP_KILL (continuing processes that were stopped, and mappings that grow)"),
+    (19, "CAP_SYS_PTRACE (what such a process has mapped)"),
 ];
 /// Descriptors that a load of a large model with many held readers uses.
 const GOOD_OPEN_FILES: u64 = 65_536;

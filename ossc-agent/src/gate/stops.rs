@@ -186,7 +186,10 @@ impl<D: Demand> Stops<D> {
     pub(super) fn look(&mut self, observer: &dyn Fn(Access)) {
         let stopped = {
             let Some(mut stopper) = Self::stopper(&self.shared) else { return };
-            stopper.quiet();
+            for (pid, why) in stopper.quiet() {
+                self.shared.counters.denied();
+                tracing::error!(pid, why, "a process was killed as it was about to look at missing bytes");
+            }
             stopper.stopped()
         };
         let stopped = match stopped {

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use super::error::Error;
@@ -16,7 +17,7 @@ use super::inherit::PATIENCE;
 use super::wire::{self, Message, Received};
 use super::{ARGUMENT, place};
 use crate::store::Inode;
-use crate::sys::{lease, rights};
+use crate::sys::{lease, privileges, rights};
 
 /// This program, also when its file was replaced by another version since.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -115,7 +116,7 @@ impl Keeper {
             match child.try_wait() {
                 Ok(Some(status)) => tracing::warn!(%status, "the keeper has ended"),
                 // It has closed its socket, so it is as good as gone.
-                Ok(None) => self.child = Some(child),
+                Ok(None) => reap(child),
                 Err(error) => tracing::warn!(%error, "the keeper's status is lost"),
             }
         }
@@ -188,6 +189,9 @@ impl Keeper {
         if let Err(error) = self.say(Message::Goodbye, &[]) {
             tracing::error!(%error, "the keeper has ended, too: programs that have incomplete files open will see holes");
         }
+        if let Some(child) = self.child {
+            reap(child);
+        }
     }
 
     fn introduce(&self, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
@@ -219,6 +223,19 @@ impl Keeper {
     fn say(&self, message: Message, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
         wire::send(self.socket.as_fd(), message, fds, true)
             .map_err(Error::talk("speak to", &self.settings.model_dir))
+    }
+}
+
+/// Waits for a keeper that ends, should this process live on: else it would stay in the list of processes.
+fn reap(mut child: Child) {
+    let wait = move || {
+        privileges::keep_only(privileges::NONE);
+        if let Err(error) = child.wait() {
+            tracing::debug!(%error, "a keeper's status is lost");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("ossc-reaper".into()).spawn(wait) {
+        tracing::debug!(%error, "a keeper that has ended stays in the list of processes");
     }
 }
 

@@ -7,14 +7,21 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
+use ossc_common::{
+    CALL_IOCTL, CALL_MMAP, CALL_MREMAP, CALL_NUMBERS, CALL_OTHER, CALL_PREAD, CALL_PREADV, CALL_READ,
+    CALL_READV, CALL_REMAP,
+};
+
+use crate::hold::current_thread;
 use crate::kernel::{Address, member};
-use crate::maps::{setting, stops_at_mmap};
+use crate::maps::{CALLED, setting};
 use crate::{mapping, reads};
 
 /// Set in the numbers of the x32 calls of x86-64, which are the same calls otherwise (`__X32_SYSCALL_BIT`).
 const X32: u64 = 0x4000_0000;
 
 /// The arguments of a system call that is being entered: a `struct pt_regs`.
+/// A call that ends has them still, apart from the first.
 #[derive(Clone, Copy)]
 pub(crate) struct Arguments(Address);
 
@@ -36,34 +43,40 @@ impl Arguments {
 /// TP_PROTO(struct pt_regs *regs, long id), include/trace/events/syscalls.h.
 #[raw_tracepoint]
 pub(crate) fn stop_enter(ctx: RawTracePointContext) -> i32 {
-    let call = (ctx.arg::<u64>(1) & !X32) as u32;
+    let number = ctx.arg::<u64>(1) & !X32;
+    if number >= CALL_NUMBERS as u64 {
+        return 0;
+    }
+    let call = setting!(calls[number as usize]);
+    // Most calls of a machine end here.
+    if call == CALL_OTHER {
+        return 0;
+    }
     let arguments = Arguments(ctx.arg(0));
-    if call == setting!(calls.read) {
-        reads::read(arguments);
-    } else if call == setting!(calls.pread) {
-        reads::pread(arguments);
-    } else if call == setting!(calls.readv) {
-        reads::readv(arguments);
-    } else if call == setting!(calls.preadv) || call == setting!(calls.preadv2) {
-        reads::preadv(arguments);
-    } else if call == setting!(calls.mmap) && !arguments.is_narrow() {
-        mapping::mmap(arguments);
-    } else if call == setting!(calls.mremap) && !arguments.is_narrow() {
-        mapping::mremap(arguments);
-    } else if call == setting!(calls.remap_file_pages) && !arguments.is_narrow() {
-        mapping::remap();
-    } else if call == setting!(calls.ioctl) && !arguments.is_narrow() {
-        mapping::clone(arguments);
+    // Its numbers mean other calls.
+    if arguments.is_narrow() {
+        return 0;
+    }
+    match call {
+        CALL_READ => reads::read(arguments),
+        CALL_PREAD => reads::pread(arguments),
+        CALL_READV => reads::readv(arguments),
+        CALL_PREADV => reads::preadv(arguments),
+        CALL_MMAP => mapping::mmap(arguments),
+        CALL_MREMAP => mapping::mremap(arguments),
+        CALL_REMAP => mapping::remap(),
+        CALL_IOCTL => mapping::clone(arguments),
+        _ => {}
     }
     0
 }
 
 /// TP_PROTO(struct pt_regs *regs, long ret): of whichever call, in a thread that has noted something at its entry.
 #[raw_tracepoint]
-pub(crate) fn stop_leave(_: RawTracePointContext) -> i32 {
-    if stops_at_mmap() {
+pub(crate) fn stop_leave(ctx: RawTracePointContext) -> i32 {
+    if CALLED.has(current_thread()) {
         reads::end();
+        mapping::end(Arguments(ctx.arg(0)), ctx.arg(1));
     }
-    mapping::end();
     0
 }

@@ -3,9 +3,11 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::hold::{current_process, hold, tell};
+use crate::hold::{Reason, current_process, hold, tell};
 use crate::kernel::{Address, live_threads, process_of_task, thread_of_task};
-use crate::maps::{CALLS, COPIERS, HELD, MAPPERS, READS, RELEASED, USER_STOPS, is_own, stops_at_mmap};
+use crate::maps::{
+    CALLED, CALLS, COPIERS, HELD, MAPPERS, READS, RELEASED, USER_STOPS, is_own, stops_at_mmap,
+};
 
 /// TP_PROTO(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h.
 #[raw_tracepoint]
@@ -43,7 +45,7 @@ fn inherit(parent: Address, child: Address) -> Option<()> {
     // Another thread of the parent may be in the middle of mmap(2), with the mapping already there to inherit.
     let in_doubt = stops_at_mmap() && live_threads(parent).is_none_or(|threads| threads > 1);
     if in_doubt || !remembered {
-        drop(hold(tgid));
+        hold(tgid, Reason::UNKNOWN);
         tell();
     }
     Some(())
@@ -51,9 +53,11 @@ fn inherit(parent: Address, child: Address) -> Option<()> {
 
 fn forget(task: Address) -> Option<()> {
     let (tgid, tid) = (process_of_task(task)?, thread_of_task(task)?);
-    drop(READS.remove(tid));
     let thread = u64::from(tgid) << 32 | u64::from(tid);
-    drop(CALLS.remove(thread));
+    if CALLED.has(tid) {
+        drop(READS.remove(tid));
+        drop(CALLS.remove(thread));
+    }
     drop(COPIERS.remove(thread));
     if live_threads(task)? == 0 {
         drop(MAPPERS.remove(tgid));

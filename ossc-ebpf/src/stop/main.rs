@@ -17,16 +17,8 @@ mod hold;
 mod kernel;
 mod mapping;
 mod maps;
+#[path = "../object.rs"]
+mod object;
 mod reads;
+mod seen;
 mod signals;
-
-/// The verifier proves that no program panics; the language still wants a handler to link.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// bpf_send_signal is only for programs under a licence the kernel calls compatible with the GPL.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

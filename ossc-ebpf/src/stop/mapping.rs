@@ -4,13 +4,17 @@
 //!
 //! Held from the entry on, stopped at the exit, when the mapping is there for user space to look at. The file is
 //! looked up at the entry, because another thread may close the descriptor before the exit.
+//!
+//! Where only growing mappings are held there is no program at the exit, which every call of every process would pay
+//! for: the stop is sent at the entry and takes effect at the end of the call, which no SIGSTOP cuts short (mremap(2)
+//! waits for the lock of the memory killable, not interruptible). Who is on `CALLS` stays there until the agent lets him go.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::calls::Arguments;
-use crate::hold::{current_process, hold, hold_with, kill, stop, tell};
+use crate::hold::{Reason, current_process, hold, kill, stop, tell};
 use crate::kernel::{file_of_descriptor, inode_of_file};
-use crate::maps::{CALLS, COPIERS, MAPPERS, gated, is_own, stops_at_mmap};
+use crate::maps::{CALLED, CALLS, COPIERS, MAPPERS, gated, is_own, stops_at_mmap};
 
 /// `MAP_ANONYMOUS`: no file, whatever the descriptor says (include/uapi/asm-generic/mman-common.h, as those below).
 const MAP_ANONYMOUS: u64 = 0x20;
@@ -23,17 +27,31 @@ const PROT_WRITE: u64 = 0x02;
 /// include/uapi/linux/fs.h.
 const FICLONE: u64 = 0x4004_9409;
 
+/// What a call on the map does.
+mod call {
+    /// mmap(2).
+    pub(super) const MAP: u32 = 0;
+    /// mmap(2) that copies missing bytes.
+    pub(super) const COPY: u32 = 1;
+    /// mremap(2).
+    pub(super) const GROW: u32 = 2;
+    /// remap_file_pages(2).
+    pub(super) const REMAP: u32 = 3;
+    /// ioctl(2), which maps nothing.
+    pub(super) const CLONE: u32 = 4;
+}
+
 /// mmap(address, length, protection, flags, descriptor, offset).
 pub(crate) fn mmap(arguments: Arguments) {
     let flags = arguments.get::<3>();
     if flags & MAP_ANONYMOUS == 0 {
         let copies =
             flags & MAP_TOUCHED != 0 && flags & MAP_PRIVATE != 0 && arguments.get::<2>() & PROT_WRITE != 0;
-        let _ = map_file(arguments.get::<4>(), copies.into());
+        let _ = map_file(arguments.get::<4>(), if copies { call::COPY } else { call::MAP });
     }
 }
 
-fn map_file(descriptor: u64, copies: u32) -> Option<()> {
+fn map_file(descriptor: u64, call: u32) -> Option<()> {
     // The kernel takes the descriptor as a 32-bit number; what is above is noise.
     let descriptor = descriptor & u64::from(u32::MAX);
     gated(inode_of_file(file_of_descriptor(descriptor)?)?)?;
@@ -42,7 +60,7 @@ fn map_file(descriptor: u64, copies: u32) -> Option<()> {
     if MAPPERS.insert(tgid, 0, 0).is_err() {
         kill();
     } else if stops_at_mmap() && !is_own(tgid) {
-        begin(tgid, copies);
+        begin(tgid, call);
     }
     Some(())
 }
@@ -50,15 +68,20 @@ fn map_file(descriptor: u64, copies: u32) -> Option<()> {
 /// mremap(old_address, old_size, new_size, ...): only one that grows maps what was not mapped.
 pub(crate) fn mremap(arguments: Arguments) {
     if arguments.get::<2>() > arguments.get::<1>() {
-        remap();
+        map_more(call::GROW);
     }
 }
 
-/// What maps other bytes of a file that was mapped before.
+/// remap_file_pages(...).
 pub(crate) fn remap() {
+    map_more(call::REMAP);
+}
+
+/// What maps other bytes of a file that was mapped before.
+fn map_more(call: u32) {
     let tgid = current_process();
     if !is_own(tgid) && MAPPERS.get_ptr(tgid).is_some() {
-        begin(tgid, 0);
+        begin(tgid, call);
     }
 }
 
@@ -77,25 +100,41 @@ fn clone_file(source: u64) -> Option<()> {
         if COPIERS.insert(bpf_get_current_pid_tgid(), inode, 0).is_err() {
             kill();
         }
-        begin(tgid, 0);
+        begin(tgid, call::CLONE);
     }
     Some(())
 }
 
-fn begin(tgid: u32, copies: u32) {
-    if !hold(tgid) || CALLS.insert(bpf_get_current_pid_tgid(), copies, 0).is_err() {
+fn begin(tgid: u32, call: u32) {
+    let thread = bpf_get_current_pid_tgid();
+    CALLED.add(thread as u32);
+    let has_exit = stops_at_mmap();
+    let reason = if has_exit { Reason::ANNOUNCED } else { Reason::UNKNOWN };
+    if !hold(tgid, reason) || CALLS.insert(thread, call, 0).is_err() {
         kill();
+    } else if !has_exit {
+        stop();
+        tell();
     }
 }
 
 /// The exit of all of them. Whether the call succeeded does not matter: user space looks at what is mapped.
-pub(crate) fn end() {
+#[inline(always)]
+pub(crate) fn end(arguments: Arguments, result: u64) {
     let id = bpf_get_current_pid_tgid();
-    if let Some(copies) = CALLS.get_ptr(id) {
+    if let Some(call) = CALLS.get_ptr(id) {
         // SAFETY: an entry of this thread, which is here and so does not write it now.
-        let copies = unsafe { *copies };
+        let call = unsafe { *call };
+        let tgid = current_process();
+        let reason = match call {
+            call::MAP => Reason::mapped(result, arguments.get::<1>(), false),
+            call::COPY => Reason::mapped(result, arguments.get::<1>(), true),
+            call::GROW => Reason::mapped(result, arguments.get::<2>(), false),
+            call::REMAP => Reason::UNKNOWN,
+            _ => Reason::ANNOUNCED,
+        };
         // Held anew: what the agent released meanwhile was not this mapping.
-        if hold_with(current_process(), copies.into()) {
+        if hold(tgid, reason) {
             stop();
             tell();
         } else {

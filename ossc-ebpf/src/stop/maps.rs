@@ -5,9 +5,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use ossc_common::{
-    CONTROL_AT_MMAP, CONTROL_OWN, CONTROLS, Calls, DOORBELL_BYTES, Held, Inode, Offsets, ReadCall, Registers,
-    Released, STOP_CALLS_MAX, STOP_PROCESSES_MAX, StopSettings, USER_STOPS_MAX, WATCHED_MAX,
+    CALL_NUMBERS, CALL_OTHER, CONTROL_OWN, CONTROLS, DOORBELL_BYTES, Held, Inode, Offsets, ReadCall,
+    Registers, Released, STOP_CALLS_MAX, STOP_PROCESSES_MAX, StopSettings, USER_STOPS_MAX, WATCHED_MAX,
 };
+
+use crate::seen::Seen;
 
 /// What the agent says, by `CONTROL_` slot.
 #[map]
@@ -21,7 +23,13 @@ pub(crate) static GATED: HashMap<Inode, u32> = HashMap::with_max_entries(WATCHED
 #[map]
 pub(crate) static MAPPERS: HashMap<u32, u32> = HashMap::with_max_entries(STOP_PROCESSES_MAX, 0);
 
-/// Threads between entry and exit of a call that may map missing bytes; 1 when it copies them.
+/// Threads that have been on [`CALLS`] or [`READS`], by thread id.
+pub(crate) static CALLED: Seen = Seen::NOBODY;
+
+/// Processes that have been on [`HELD`].
+pub(crate) static EVER_HELD: Seen = Seen::NOBODY;
+
+/// Threads between entry and exit of a call that may map missing bytes, and what it does (`mapping::Call`).
 #[map]
 pub(crate) static CALLS: HashMap<u64, u32> = HashMap::with_max_entries(STOP_CALLS_MAX, 0);
 
@@ -46,14 +54,18 @@ pub(crate) static RELEASED: HashMap<u32, Released> = HashMap::with_max_entries(S
 #[map]
 pub(crate) static USER_STOPS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(USER_STOPS_MAX, 0);
 
-/// Wakes the agent; what is in it says nothing.
+/// Wakes the agent. What is in it is 0, or whom the programs have killed and why (`END_`).
 #[map]
 pub(crate) static DOORBELL: RingBuf = RingBuf::with_byte_size(DOORBELL_BYTES, 0);
 
 /// Replaced by the loader before the programs are verified.
 #[unsafe(no_mangle)]
-pub(crate) static SETTINGS: StopSettings =
-    StopSettings { offsets: Offsets::UNKNOWN, calls: Calls::NONE, registers: Registers::UNKNOWN };
+pub(crate) static SETTINGS: StopSettings = StopSettings {
+    offsets: Offsets::UNKNOWN,
+    registers: Registers::UNKNOWN,
+    at_mmap: 0,
+    calls: [CALL_OTHER; CALL_NUMBERS],
+};
 
 /// Reads one member of [`SETTINGS`]. Volatile, because the compiler must not take the zeros above for the
 /// value.
@@ -72,7 +84,7 @@ pub(crate) fn is_own(tgid: u32) -> bool {
 
 /// Whether mmap(2) stops its process.
 pub(crate) fn stops_at_mmap() -> bool {
-    control(CONTROL_AT_MMAP) != 0
+    setting!(at_mmap) != 0
 }
 
 /// Whether the file of a `struct inode` is gated, and what it is called.

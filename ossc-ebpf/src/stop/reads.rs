@@ -4,13 +4,13 @@
 //! An entry exists from the entry of the call to its exit and no longer, so it is never of an earlier call. What
 //! the kernel does for a thread after the exit, such as an io_uring request it had queued, finds no entry.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
+use aya_ebpf::helpers::bpf_probe_read_user;
 use ossc_common::{AT_POSITION, ReadCall};
 
 use crate::calls::Arguments;
-use crate::hold::current_process;
-use crate::kernel::{file_of_descriptor, inode_of_file};
-use crate::maps::{READS, gated, is_own, stops_at_mmap};
+use crate::hold::{current_process, current_thread};
+use crate::kernel::{file_of_descriptor, inode_of_file, is_gated};
+use crate::maps::{CALLED, READS, gated, is_own};
 
 /// Buffers of a vectored read whose lengths are summed; a longer list counts as the rest of the file.
 const BUFFERS_MAX: u64 = 32;
@@ -47,9 +47,10 @@ pub(crate) fn preadv(arguments: Arguments) {
 }
 
 /// The exit of all of them.
+#[inline(always)]
 pub(crate) fn end() {
     let tid = current_thread();
-    // Looked up first, because that takes no lock and most reads are of no gated file.
+    // Looked up first, because that takes no lock.
     if READS.get_ptr(tid).is_some() {
         drop(READS.remove(tid));
     }
@@ -57,19 +58,22 @@ pub(crate) fn end() {
 
 #[inline(always)]
 fn remember(arguments: Arguments, offset: u64, length: impl FnOnce() -> u64) -> Option<()> {
-    let tgid = current_process();
-    if !stops_at_mmap() || is_own(tgid) || arguments.is_narrow() {
+    let descriptor = arguments.get::<0>() & u64::from(u32::MAX);
+    let inode = inode_of_file(file_of_descriptor(descriptor)?)?;
+    // Its mark came before its name; and most files have none.
+    if !is_gated(inode) {
         return None;
     }
-    let descriptor = arguments.get::<0>() & u64::from(u32::MAX);
-    let inode = gated(inode_of_file(file_of_descriptor(descriptor)?)?)?;
+    let inode = gated(inode)?;
+    let tgid = current_process();
+    if is_own(tgid) {
+        return None;
+    }
     let call = ReadCall { inode, offset, length: length(), descriptor: descriptor as u32, tgid };
+    let tid = current_thread();
+    CALLED.add(tid);
     // Without room the whole file is waited for.
-    READS.insert(current_thread(), call, 0).ok()
-}
-
-fn current_thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
+    READS.insert(tid, call, 0).ok()
 }
 
 /// The bytes of a list of buffers in the reader's memory; `u64::MAX` where they cannot all be seen.

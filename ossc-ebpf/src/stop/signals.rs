@@ -6,7 +6,7 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::hold::{SIGSTOP, current_process, hold, is_held, stop, tell};
+use crate::hold::{self, SIGSTOP, current_process, is_held, stop};
 use crate::kernel::{Address, process_of_task};
 use crate::maps::{HELD, USER_STOPS, is_own};
 
@@ -53,12 +53,6 @@ fn continued(task: Address) {
         drop(USER_STOPS.remove(tgid));
     }
     if is_held(tgid) {
-        if let Some(held) = HELD.get_ptr_mut(tgid) {
-            // SAFETY: as in `job_control`.
-            unsafe { (*held).again = 0 };
-        }
-        // Held anew, so that the agent looks whether it has stopped again.
-        drop(hold(tgid));
-        tell();
+        hold::continued(tgid);
     }
 }

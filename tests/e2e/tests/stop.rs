@@ -226,6 +226,47 @@ fn outlasts_a_strangers_sigcont() -> anyhow::Result<()> {
     scene.complete()
 }
 
+/// Several at once may take back the stop that answers one of them: who gets to missing bytes then is killed.
+#[test]
+fn shows_no_hole_in_a_storm_of_sigconts() -> anyhow::Result<()> {
+    const SENDERS: usize = 3;
+    const SIGNALS: usize = 5000;
+    let _turn = turn::take();
+    for (file_system, kinds) in [
+        (FileSystem::Tmpfs, ["mmap-private", "mmap-shared", "mremap", "mmap-shared"]),
+        (FileSystem::Ext4, ["mremap"; 4]),
+    ] {
+        let scene = Scene::on(file_system)?;
+        let mut readers =
+            kinds.map(|kind| scene.stopped(kind)).into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let pids =
+            readers.iter_mut().map(|reader| reader.process().pid()).collect::<anyhow::Result<Vec<_>>>()?;
+        std::thread::scope(|scope| {
+            for _ in 0..SENDERS {
+                // They have not been waited for: an id of one that was killed is not used again.
+                scope.spawn(|| {
+                    for pid in pids.iter().flat_map(|pid| std::iter::repeat_n(pid, SIGNALS)) {
+                        nix::sys::signal::kill(*pid, Signal::SIGCONT).ok();
+                    }
+                });
+            }
+        });
+        scene.go_on();
+        let mut killed = 0;
+        for reader in readers {
+            let name = reader.name().to_owned();
+            match reader.finish(PATIENCE)? {
+                Outcome::Right => {}
+                Outcome::Broken(how) if how.contains("signal: 9") => killed += 1,
+                other => bail!("{name}: {other:?}"),
+            }
+        }
+        eprintln!("{killed} of {} readers on {} were killed", kinds.len(), file_system.name());
+        scene.complete()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn does_not_undo_a_users_stop() -> anyhow::Result<()> {
     let _turn = turn::take();

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -147,6 +148,39 @@ fn a_strangers_sigcont_does_not_set_it_free() {
     fs::write(scene.dir.path().join("f"), [7; 1 << 20]).unwrap();
     scene.let_go(after);
     assert_eq!(reader.printed(), "7\n");
+}
+
+/// Each SIGCONT may take back the stop that answers an earlier one, so some readers get to their missing bytes.
+#[test]
+fn a_storm_of_sigconts_shows_nobody_a_hole() {
+    for _ in 0..10 {
+        let mut scene = Scene::new(At::Mmap);
+        let mut reader = scene.python(MAP);
+        scene.held(&reader);
+        let storm = format!("for n in $(seq 200); do kill -CONT {} || exit 0; done", reader.0.id());
+        let strangers: Vec<_> = (0..3)
+            .map(|_| Command::new("sh").args(["-c", &storm]).stderr(Stdio::null()).spawn().unwrap())
+            .collect();
+        for mut stranger in strangers {
+            stranger.wait().unwrap();
+        }
+        let ended =
+            eventually("it has stopped again, or was killed", || match reader.0.try_wait().unwrap() {
+                Some(status) => Some(Some(status)),
+                None => reader.is_stopped().then_some(None),
+            });
+        if let Some(status) = ended {
+            let mut printed = String::new();
+            reader.0.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+            assert_eq!((status.signal(), printed.as_str()), (Some(Signal::SIGKILL as i32), ""));
+            assert!(scene.stopper.quiet().iter().any(|(pid, _)| *pid == reader.0.id()), "nobody is told");
+            continue;
+        }
+        fs::write(scene.dir.path().join("f"), [7; 1 << 20]).unwrap();
+        let stopped = scene.held(&reader);
+        scene.let_go(stopped);
+        assert_eq!(reader.printed(), "7\n");
+    }
 }
 
 #[test]
