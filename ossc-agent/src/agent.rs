@@ -59,7 +59,7 @@ pub fn run(config: Config, given: Given, log: Option<Arc<LogFile>>) -> Result<Ou
     let inherited = keeper::ask(&config.store.model_dir, given.of(&config.store.model_dir))?;
     if inherited.is_none() {
         // Nobody guards what is visible and incomplete: out of sight with it, whether OSS answers or not.
-        store::hide_incomplete(&config.store.model_dir)?;
+        store::hide_incomplete(&config.store.model_dir, store::LOCK_PATIENCE)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
