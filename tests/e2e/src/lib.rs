@@ -22,5 +22,6 @@ pub mod reader;
 pub mod scratch;
 pub mod site;
 pub mod soak;
+pub mod steps;
 pub mod sys;
 pub mod turn;
