@@ -8,6 +8,7 @@ pub mod agent;
 pub mod asking;
 pub mod checkpoint;
 pub mod cluster;
+pub mod collector;
 pub mod content;
 pub mod crowd;
 pub mod doctor;

@@ -37,6 +37,7 @@ mod soak;
 mod status;
 mod stop;
 mod tls;
+mod traces;
 mod verify;
 
 use std::path::Path;
