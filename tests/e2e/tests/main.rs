@@ -36,6 +36,7 @@ mod slow_tail;
 mod soak;
 mod status;
 mod stop;
+mod terminal;
 mod tls;
 mod traces;
 mod verify;
