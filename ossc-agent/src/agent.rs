@@ -30,9 +30,10 @@ use std::sync::Arc;
 
 use self::rotation::Rotation;
 use crate::config::Config;
+use crate::spans::Spans;
 use crate::sys::log_file::LogFile;
 use crate::sys::privileges;
-use crate::{gate, keeper, store, sys};
+use crate::{gate, keeper, oss, store, sys};
 
 /// How a run ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub fn run(config: Config, given: Given, log: Option<Arc<LogFile>>) -> Result<Ou
     let inherited = keeper::ask(&config.store.model_dir, given.of(&config.store.model_dir))?;
     if inherited.is_none() {
         // Nobody guards what is visible and incomplete: out of sight with it, whether OSS answers or not.
-        store::hide_incomplete(&config.store.model_dir)?;
+        store::hide_incomplete(&config.store.model_dir, store::LOCK_PATIENCE)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -68,13 +69,18 @@ pub fn run(config: Config, given: Given, log: Option<Arc<LogFile>>) -> Result<Ou
         .build()
         .map_err(sys::Error::when("start the event loop"))?;
     let rotation = Rotation::begin(&config, log)?;
+    let no_rights = || privileges::keep_only(privileges::NONE);
+    let spans = config.otlp.as_ref().map(|collector| Spans::start(collector, no_rights)).transpose();
+    let spans = spans.map_err(sys::Error::when("start the thread that sends spans"))?;
     let ending = runtime.block_on(async {
         rotation.reopen_on_hangup()?;
-        let prepared = prepare::prepare(&config, inherited, rotation.audit());
+        let watchers = oss::Watchers { audit: rotation.audit(), spans: spans.clone() };
+        let prepared = prepare::prepare(&config, inherited, watchers);
         let prepared = service::while_starting(prepared).await?;
         load::run(&config, prepared).await
     });
     rotation.end();
+    spans.iter().for_each(|spans| spans.finish(rotation::LAST_LINES));
     match ending? {
         load::Ending::Outcome(outcome) => Ok(outcome),
         load::Ending::Changed { command } => Err(restart::execute(&config, command)),

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::Uri;
 use zeroize::Zeroizing;
 
 pub use env::Environment;
@@ -87,6 +88,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// File to append a line to for each request to OSS.
     pub audit_path: Option<PathBuf>,
+    /// Where spans of the load are sent; None = nowhere.
+    pub otlp: Option<Uri>,
     /// Tests turn the gate off to see that they can fail without it. No release build has this.
     #[cfg(debug_assertions)]
     pub gate_off: bool,

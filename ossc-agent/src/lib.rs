@@ -5,6 +5,7 @@
 pub mod base;
 // Floor 1: hands. The only unsafe code is in sys.
 pub mod metrics;
+pub mod spans;
 pub mod sys;
 pub mod systemd;
 // Floor 2: engines. None knows another.

@@ -43,3 +43,4 @@ pub use self::connection::Connection;
 pub use self::credentials::{CredentialSource, Credentials, CredentialsError, EcsRamRole, Oidc, Secret};
 pub use self::error::{Error, ServiceError};
 pub use self::reach::Reach;
+pub use self::requests::Watchers;

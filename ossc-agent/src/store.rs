@@ -44,6 +44,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, atomic};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -63,6 +64,8 @@ use place::Directories;
 use crate::base::{FileId, Object};
 use crate::sys;
 
+/// How long an agent that starts waits for the lock that one which has ended left behind, for [`hide_incomplete`].
+pub const LOCK_PATIENCE: Duration = state_dir::LOCK_PATIENCE;
 /// Up to here complete files are synced one by one, which costs the disk two cache flushes each; 10 000
 /// small files took 100 s that way. More are synced together with all else on their file system.
 const SYNC_ONE_BY_ONE: usize = 64;

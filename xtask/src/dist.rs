@@ -50,7 +50,7 @@ pub(crate) fn dist(args: &Args) -> Result<()> {
     let out = cmd::root().join("target/dist");
     let packages = packages(&release, &out)?;
     if args.sbom {
-        sbom(&out)?;
+        sbom(&release, &out)?;
     }
     for package in &packages {
         println!("dist: {}", package.display());
@@ -88,11 +88,12 @@ fn epoch() -> Result<String> {
     Ok(time.context("no time for the packages' files; set SOURCE_DATE_EPOCH")?.trim().to_owned())
 }
 
-fn sbom(out: &Path) -> Result<()> {
+/// The list has no word of when and where it was made, so it is the same each time.
+fn sbom(release: &Release, out: &Path) -> Result<()> {
     let tool = setup::cargo_tool("cargo-cyclonedx", "0.5.9")?;
     let manifest = cmd::root().join("ossc-agent/Cargo.toml");
     let mut command = Command::new(tool);
-    command.args([
+    command.env("SOURCE_DATE_EPOCH", &release.epoch).args([
         "cyclonedx",
         "--format=json",
         "--spec-version=1.5",
@@ -104,7 +105,9 @@ fn sbom(out: &Path) -> Result<()> {
     for member in ["ossc-common", "ossc-ebpf", "ossc-agent", "xtask", "tests/oss-server", "tests/e2e"] {
         let written = cmd::root().join(member).join("ossc-sbom.json");
         if member == "ossc-agent" {
-            fs::copy(&written, out.join("ossc-sbom.json")).context("no list was written")?;
+            let list = fs::read_to_string(&written).context("no list was written")?;
+            let list = list.replace(&format!("{}/", cmd::root().display()), "/");
+            fs::write(out.join("ossc-sbom.json"), list).context("cannot write the list")?;
         }
         fs::remove_file(&written).ok();
     }

@@ -39,7 +39,7 @@ enum Command {
     Test(test::Args),
     /// Pack the release agent: .deb, .rpm and .tar.gz in target/dist; --try installs them on a fresh Debian
     Dist(dist::Args),
-    /// Check licences and sources of all dependencies against .deny.toml (compiles cargo-deny the first time)
+    /// Check licences and sources of all dependencies against .deny.toml
     Deny,
     /// Formatting, clippy, and the project's own rules about its source tree
     Lint,

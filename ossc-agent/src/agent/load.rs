@@ -19,6 +19,7 @@ use crate::base::{Bytes, FileId, millis};
 use crate::config::{self, Config, OnChange};
 use crate::fetch;
 use crate::peer::Peers;
+use crate::spans;
 use crate::status::{Evict, Progress, Reporter, View};
 use crate::store::File;
 use crate::sys::signals::{Caught, Signals};
@@ -263,6 +264,9 @@ impl<'a> Load<'a> {
                     if let Some(guard) = &self.parts.guard {
                         guard.release(file);
                     }
+                    if is_first {
+                        self.show_file(file);
+                    }
                 }
                 if is_first {
                     self.say_if_complete();
@@ -294,9 +298,25 @@ impl<'a> Load<'a> {
             ms = millis(self.parts.started.elapsed()),
             "all files complete"
         );
+        self.parts.spans.iter().for_each(|spans| spans.step("complete", self.parts.visible, []));
+        self.end_spans(&progress);
         self.parts.peers.iter().for_each(Peers::log_counts);
         // The order of the load is known now, whatever becomes of this process later.
         self.keep_order();
+    }
+
+    /// A file is complete that was not when it became visible.
+    fn show_file(&self, file: &File) {
+        let Some(spans) = &self.parts.spans else { return };
+        let name = file.object().name.clone().into();
+        let about = [("ossc.file", name), ("ossc.bytes", spans::number(file.layout().size()))];
+        spans.step("file", self.parts.visible, about);
+    }
+
+    /// The load is complete, or over.
+    fn end_spans(&self, progress: &Progress) {
+        let Some(spans) = &self.parts.spans else { return };
+        spans.end(progress.files, self.parts.incomplete.len(), progress.fetched);
     }
 
     fn progress(&self) -> Progress {
@@ -371,6 +391,7 @@ impl<'a> Load<'a> {
 
     /// Records what there is and leaves the rest as it stands, as if this process died: the keeper holds readers.
     async fn leave_to_keeper(mut self) {
+        self.end_spans(&self.progress());
         self.room.end().await;
         self.reporter.finish();
         self.parts.peers.iter().for_each(Peers::drain);
@@ -398,6 +419,7 @@ impl<'a> Load<'a> {
     /// keeper looks after the rest. With [`Stop::HandOver`] the gate fails nobody while the fetcher ends; then files keep
     /// their names, and the keeper has all until the next agent takes it over.
     async fn stop(mut self, stop: Stop) -> Result<(), Error> {
+        self.end_spans(&self.progress());
         self.room.end().await;
         self.reporter.finish();
         self.parts.peers.iter().for_each(Peers::drain);

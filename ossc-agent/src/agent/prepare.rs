@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::fetch::{self, Fetcher};
 use crate::keeper::Inherited;
 use crate::peer::Peers;
+use crate::spans::Spans;
 use crate::store::{self, Store};
 use crate::{metrics, oss, sys};
 
@@ -41,21 +42,26 @@ pub(super) struct Prepared {
     /// Bytes that were ready before anything was fetched.
     pub(super) at_start: u64,
     pub(super) started: Instant,
+    /// Who wants to know of steps.
+    pub(super) spans: Option<Spans>,
+    /// When the files became visible.
+    pub(super) visible: SystemTime,
 }
 
 pub(super) async fn prepare(
     config: &Config,
     inherited: Option<Inherited>,
-    audit: Option<oss::Audit>,
+    watchers: oss::Watchers,
 ) -> Result<Prepared, Error> {
     let started = Instant::now();
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let port = super::view::listen(config)?;
-    let client = oss::Client::audited(config.oss.clone(), audit)?;
+    let spans = watchers.spans.clone();
+    let client = oss::Client::watched(config.oss.clone(), watchers)?;
     let requests = client.metrics();
     let choice = Choice::begin(config, inherited.as_ref());
-    let store = Arc::new(lay_out(config, &client, inherited.as_ref(), started).await?);
+    let store = Arc::new(lay_out(config, &client, inherited.as_ref(), spans.as_ref(), started).await?);
     // Before the fetcher, which seals at once what an earlier run left full.
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();
     let (sender, events) = unbounded_channel();
@@ -64,6 +70,7 @@ pub(super) async fn prepare(
     let at_start = fetcher.progress().bytes_ready;
     share::attach(peers.as_ref(), &store, &fetcher);
     let learner = Arc::new(Learner::start(config, &store, &fetcher));
+    let began = SystemTime::now();
     let guard = match publish(config, &store, &fetcher, &learner, (inherited, choice)) {
         Ok(guard) => guard,
         Err(error) => {
@@ -72,6 +79,8 @@ pub(super) async fn prepare(
             return Err(error);
         }
     };
+    let visible = SystemTime::now();
+    spans.iter().for_each(|spans| spans.step("show", began, []));
     Ok(Prepared {
         store,
         incomplete,
@@ -84,6 +93,8 @@ pub(super) async fn prepare(
         port,
         at_start,
         started,
+        spans,
+        visible,
     })
 }
 
@@ -91,6 +102,7 @@ async fn lay_out(
     config: &Config,
     client: &oss::Client,
     inherited: Option<&Inherited>,
+    spans: Option<&Spans>,
     started: Instant,
 ) -> Result<Store, Error> {
     let objects = if config.offline {
@@ -103,7 +115,7 @@ async fn lay_out(
         objects
     } else {
         let began = Instant::now();
-        let objects = client.list().await?;
+        let objects = step(spans, "list", client.list()).await?;
         tracing::info!(
             objects = objects.len(),
             bytes = %Bytes(objects.iter().map(|object| object.size).sum()),
@@ -122,7 +134,7 @@ async fn lay_out(
         .map(|(_, fd)| fd.try_clone())
         .collect::<Result<_, _>>()
         .map_err(sys::Error::when("duplicate a descriptor"))?;
-    let store = Store::take_over(&config.store, objects, files)?;
+    let store = step(spans, "lay out", async { Store::take_over(&config.store, objects, files) }).await?;
     say(store.report(), started);
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).count();
     if config.offline && incomplete > 0 {
@@ -131,6 +143,14 @@ async fn lay_out(
         return Err(Error::Incomplete { incomplete, files, model_dir: config.store.model_dir.clone() });
     }
     Ok(store)
+}
+
+/// Does something that is a span of the load.
+async fn step<T>(spans: Option<&Spans>, name: &'static str, work: impl Future<Output = T>) -> T {
+    let began = SystemTime::now();
+    let done = work.await;
+    spans.iter().for_each(|spans| spans.step(name, began, []));
+    done
 }
 
 /// Guards and publishes every file. A model that is complete needs no guard at all.

@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::oss;
 use crate::sys::{self, log_file::LogFile};
 
-/// How long the end of a run waits for the last lines of the audit log to be written.
-const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long the end of a run waits for the last lines of the audit log to be written, and for the last spans to be sent.
+pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The files of a run.
 pub(super) struct Rotation {

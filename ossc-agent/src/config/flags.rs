@@ -145,6 +145,10 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub audit_path: Option<PathBuf>,
 
+    /// Send spans of the load to an OpenTelemetry collector (OTLP, protobuf over HTTP), such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
+
     /// Serve a page with the state of the load, /status.json and /metrics at this address, such as 127.0.0.1:9464
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,

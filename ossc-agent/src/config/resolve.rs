@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::Uri;
 use zeroize::Zeroizing;
 
 use super::raw::{self, Level, Raw};
@@ -14,7 +15,7 @@ use super::{
     Environment, Error, Flags, Log, LogFormat, LogLevel, OnChange, Room, SECRETS, Targets,
 };
 use crate::base::{BlockSize, Bytes, Nic};
-use crate::{fetch, oss, store};
+use crate::{fetch, oss, spans, store};
 
 /// A guard against a slip of the finger, far above any use.
 const MOST_THREADS: u32 = 1024;
@@ -98,6 +99,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         log: log(flags, raw)?,
         http: http(flags, env, raw)?,
         audit_path: flags.audit_path.clone().or_else(|| raw.audit_path.clone()),
+        otlp: otlp(flags, raw)?,
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
         remarks,
@@ -281,6 +283,16 @@ fn http(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Option<SocketAddr
         )),
         address => Ok(address),
     }
+}
+
+fn otlp(flags: &Flags, raw: &Raw) -> Result<Option<Uri>, Error> {
+    let Some(text) = flags.otlp.as_ref().or(raw.otlp.as_ref()) else { return Ok(None) };
+    let uri: Option<Uri> = text.parse().ok().filter(spans::is_collector);
+    uri.map(Some).ok_or_else(|| Error::Value {
+        name: "otlp",
+        value: text.clone(),
+        wanted: "the address of a collector is needed, such as http://127.0.0.1:4318, without TLS".to_owned(),
+    })
 }
 
 fn block_size(flags: &Flags, raw: &Raw) -> Result<Option<BlockSize>, Error> {

@@ -52,6 +52,23 @@ fn the_connector_file_is_understood() {
 }
 
 #[test]
+fn spans_go_to_an_address_of_http() {
+    let otlp = |json: &str, flag: Option<&str>| {
+        let flags = Flags { otlp: flag.map(str::to_owned), ..Flags::default() };
+        let config = with_file(json, flags, &Environment::from(base_env()));
+        config.map(|config| config.otlp.map(|uri| uri.to_string()))
+    };
+    assert_eq!(otlp("{}", None).unwrap(), None);
+    let json = r#"{"otlp": "http://a:4318/v1/traces"}"#;
+    assert_eq!(otlp(json, None).unwrap().as_deref(), Some("http://a:4318/v1/traces"));
+    assert_eq!(otlp(json, Some("http://b")).unwrap().as_deref(), Some("http://b/"));
+    for refused in ["https://a:4318", "a:4318", "/", ""] {
+        let error = otlp("{}", Some(refused)).unwrap_err().to_string();
+        assert!(error.contains("otlp") && error.contains("http://127.0.0.1:4318"), "{error}");
+    }
+}
+
+#[test]
 fn the_state_is_served_to_other_machines_only_on_demand() {
     let http = |json: &str, env: &str| {
         let env = Environment::from(base_env()).with("OSSC_HTTP", env);

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 
-use super::audit::Audit;
 use super::clock::Clock;
 use super::config::Config;
 use super::connection::Connection;
@@ -18,7 +17,7 @@ use super::dial::Dialer;
 use super::endpoint::Endpoint;
 use super::error::{Error, ReplyFacts, ServiceError, printable};
 use super::http::{self, Limits, Reply};
-use super::requests::{About, Operation, Requests};
+use super::requests::{About, Operation, Requests, Watchers};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
@@ -55,11 +54,11 @@ pub(super) struct Shared {
 impl Client {
     /// Resolves the settings. Nothing is sent yet; the trust stores are read if TLS is wanted.
     pub fn new(config: Config) -> Result<Self, Error> {
-        Self::audited(config, None)
+        Self::watched(config, Watchers::default())
     }
 
-    /// The same, and each request leaves a line in an audit log.
-    pub fn audited(config: Config, audit: Option<Audit>) -> Result<Self, Error> {
+    /// The same, and others hear of each request.
+    pub fn watched(config: Config, watchers: Watchers) -> Result<Self, Error> {
         let endpoint =
             Endpoint::new(&config.endpoint, &config.bucket, config.cname, config.region.as_deref())?;
         let tls = if endpoint.authority().tls || config.credentials.wants_tls() {
@@ -71,7 +70,7 @@ impl Client {
         let clock = Clock::default();
         let credentials = CredentialCache::new(config.credentials, clock.clone());
         let Config { bucket, prefix, sources, request_timeout, .. } = config;
-        let requests = Requests::new(audit, &sources);
+        let requests = Requests::new(watchers, &sources);
         let dialer = Dialer::new(tls, sources, requests);
         Ok(Self {
             shared: Arc::new(Shared {

@@ -1,5 +1,5 @@
 //! What is known of each request that is sent: begun where it is sent, filled in as its reply comes, and passed on
-//! when it has ended, in whatever way: to the audit log, and to the metrics. Driven by `http` and `connection`; a request whose
+//! when it has ended, in whatever way: to the audit log, the metrics, and the trace. Driven by `http` and `connection`; a request whose
 //! future is dropped ends too.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::dial::Stream;
 use super::error::Error;
 use crate::base::{ByteRange, Lane, Nic, chain};
 use crate::metrics::{self, Counter, End};
+use crate::spans::{self, Spans};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,22 +60,32 @@ impl<'a> About<'a> {
     }
 }
 
+/// Who hears of each request besides the metrics.
+#[derive(Debug, Default)]
+pub struct Watchers {
+    /// Gets a line.
+    pub audit: Option<Audit>,
+    /// Gets a span, of a sample.
+    pub spans: Option<Spans>,
+}
+
 /// Hears of every request of a client.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    audit: Option<Audit>,
+    watchers: Watchers,
     pub(super) metrics: metrics::Requests,
 }
 
 impl Requests {
     /// For requests through these NICs.
-    pub(super) fn new(audit: Option<Audit>, nics: &[Nic]) -> Arc<Self> {
-        Arc::new(Self { audit, metrics: metrics::Requests::new(nics) })
+    pub(super) fn new(watchers: Watchers, nics: &[Nic]) -> Arc<Self> {
+        Arc::new(Self { watchers, metrics: metrics::Requests::new(nics) })
     }
 
     /// A request is about to be sent.
     pub(super) fn begin(self: &Arc<Self>, about: About<'_>) -> Sent {
-        let line = self.audit.is_some().then(|| Line {
+        let is_watched = self.watchers.audit.is_some() || self.watchers.spans.is_some();
+        let line = is_watched.then(|| Line {
             time: Timestamp::try_from(SystemTime::now())
                 .map_or_else(|_| String::new(), |now| format!("{now:.3}")),
             operation: about.operation.name(),
@@ -114,7 +125,7 @@ impl Requests {
 pub(super) struct Sent {
     requests: Arc<Requests>,
     operation: Operation,
-    /// None when there is no audit log.
+    /// None when nobody wants it.
     line: Option<Box<Line>>,
     begun: Instant,
     /// Time to its end, if that is known: a whole reply, or an error.
@@ -159,6 +170,7 @@ impl Sent {
     pub(super) fn received(&mut self, bytes: u64) {
         if let Some(received) = &self.received {
             received.inc_by(bytes);
+            self.requests.watchers.spans.iter().for_each(Spans::first_bytes);
         }
         if let Some(line) = &mut self.line {
             line.bytes += bytes;
@@ -196,13 +208,26 @@ impl Drop for Sent {
             (Some(_), None) => End::NoReply,
         };
         self.requests.metrics.ended(self.operation.name(), end, took);
-        let (Some(mut line), Some(audit)) = (self.line.take(), &self.requests.audit) else { return };
+        let Some(mut line) = self.line.take() else { return };
         line.code = code;
         if self.took.is_none() {
             line.error = Some("given up before its end".to_owned());
         }
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         line.duration_ms = f64::from(micros) / 1000.0;
-        audit.note(*line);
+        if let Some(spans) = &self.requests.watchers.spans {
+            spans.request(&spans::Request {
+                operation: line.operation,
+                key: &line.key,
+                took,
+                attempt: line.attempt,
+                status: line.status,
+                error: line.error.as_deref(),
+                bytes: line.bytes,
+            });
+        }
+        if let Some(audit) = &self.requests.watchers.audit {
+            audit.note(*line);
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::stat::{Mode, fchmod};
 
@@ -59,7 +60,7 @@ pub(super) fn open(
     let mut undo = Undo::default();
     let model = ModelDir::open(&config.model_dir, &mut undo)?;
     let era = era(&model, boot_id)?;
-    let state = StateDir::open(&model, &mut undo)?;
+    let state = StateDir::open(&model, state_dir::LOCK_PATIENCE, &mut undo)?;
     let mut records = state.records(model.path_len())?;
     for (path, reason) in &records.damaged {
         tracing::warn!(?path, reason, "ready file ignored; its file counts as not fetched");
@@ -133,8 +134,9 @@ pub(super) fn open(
 
 /// Takes every visible file of ours that is not complete out of sight, as an agent does first that takes up a
 /// model directory. For a keeper whose agent died, and for an agent that has yet to ask OSS; fails when an agent has
-/// the lock. Where there is no state directory (any more), there is no file of ours either.
-pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
+/// the lock, or one that has ended has it for longer than `patience`. Where there is no state directory (any more), there is
+/// no file of ours either.
+pub fn hide_incomplete(model_dir: &Path, patience: Duration) -> Result<(), Error> {
     let boot_id = file::boot_id().map_err(Error::io("read", Path::new(file::BOOT_ID)))?;
     let mut undo = Undo::default();
     if !model_dir.join(STATE_DIR).exists() {
@@ -142,7 +144,7 @@ pub fn hide_incomplete(model_dir: &Path) -> Result<(), Error> {
     }
     let model = ModelDir::open_existing(model_dir)?;
     let era = era(&model, &boot_id)?;
-    let state = StateDir::open(&model, &mut undo)?;
+    let state = StateDir::open(&model, patience, &mut undo)?;
     undo.keep();
     let records = state.records(model.path_len())?;
     let directories = Directories { model, state };

@@ -1,15 +1,18 @@
-//! `MODEL_DIR/.ossc`: what the store keeps between runs, and the lock that makes it the store's alone.
+//! `MODEL_DIR/.ossc`: what the store keeps between runs, and the lock that makes it the store's alone (`lock`).
 //!
 //! `ready/` has one ready file an object, and a journal while it is incomplete; `incoming/` has the data files that no reader may see. The
 //! directory must be ours and closed to others, or nothing in it is believed. Ready files are replaced
 //! by rename, so that a reader of them, and the next agent, sees an old one or a new one.
 
+mod lock;
+
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -24,12 +27,14 @@ use super::ready_file::Record;
 use super::undo::Undo;
 use crate::sys::file::{self, Facts};
 
+use lock::Lock;
+pub(super) use lock::PATIENCE as LOCK_PATIENCE;
+
 /// Only root looks in; hidden data files must stay hidden.
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o700);
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o600);
 /// Model files are for everyone to read and for nobody to write.
 const DATA_MODE: Mode = Mode::from_bits_truncate(0o444);
-const LOCK: &str = "lock";
 const INCOMING: &str = "incoming";
 const READY: &str = "ready";
 /// Of a ready file that is being written.
@@ -49,18 +54,6 @@ pub(super) struct StateDir {
     _lock: Arc<Lock>,
 }
 
-/// The locked file. Unlocked explicitly, because a child between fork and exec has a descriptor, too.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
-            tracing::warn!(%error, "the state directory could not be unlocked");
-        }
-    }
-}
-
 /// What the ready files say.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -71,8 +64,9 @@ pub(super) struct Records {
 }
 
 impl StateDir {
-    /// Opens and locks the state directory of a model directory, making it if need be.
-    pub(super) fn open(model: &ModelDir, undo: &mut Undo) -> Result<Self, Error> {
+    /// Opens and locks the state directory of a model directory, making it if need be. The lock of an agent that has ended
+    /// is waited for, up to `patience`.
+    pub(super) fn open(model: &ModelDir, patience: Duration, undo: &mut Undo) -> Result<Self, Error> {
         let path = model.path().join(STATE_DIR);
         let dir = open_directory(model.root(), STATE_DIR, &path, undo)?;
         let facts = Facts::of(&dir).map_err(Error::io("examine", &path))?;
@@ -83,7 +77,7 @@ impl StateDir {
         if facts.mode & 0o077 != 0 {
             return Err(distrust("other users may enter it"));
         }
-        let lock = take_lock(&dir, &path, undo)?;
+        let lock = Lock::take(&dir, &path, patience, undo)?;
         let incoming = open_directory(&dir, INCOMING, &path.join(INCOMING), undo)?;
         let ready = open_directory(&dir, READY, &path.join(READY), undo)?;
         Ok(Self { path, incoming, ready, _lock: lock })
@@ -285,44 +279,6 @@ fn open_directory(parent: &Arc<File>, name: &str, path: &Path, undo: &mut Undo) 
         }
         Err(error) => Err(Error::io("open directory", path)(error)),
     }
-}
-
-/// Takes the lock (flock(2)) and writes our pid into it.
-fn take_lock(dir: &Arc<File>, path: &Path, undo: &mut Undo) -> Result<Arc<Lock>, Error> {
-    let failed = |error: io::Error| Error::io("lock", &path.join(LOCK))(error);
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
-    let open = || file::open_beneath(dir.as_fd(), Path::new(LOCK), flags, FILE_MODE).map_err(failed);
-    let identity = |file: &File| Facts::of(file).map(|facts| (facts.ino, facts.size)).map_err(failed);
-    let mut lock = open()?;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // Only for the message: a pid that cannot be read is left out.
-                let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(Error::Busy { path: path.parent().unwrap_or(path).to_owned(), pid });
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        // An agent whose start failed may have removed the file between our open and our lock.
-        let now = open()?;
-        if identity(&now)?.0 == identity(&lock)?.0 {
-            break;
-        }
-        lock = now;
-    }
-    let is_new = identity(&lock)?.1 == 0;
-    lock.set_len(0).map_err(failed)?;
-    writeln!(lock, "{}", std::process::id()).map_err(failed)?;
-    let lock = Arc::new(Lock(lock));
-    // The step keeps the lock, so that nobody comes in while the set-up is taken back.
-    let (dir, held) = (Arc::clone(dir), Arc::clone(&lock));
-    undo.push(move || {
-        let _held = held;
-        if is_new { remove(&dir, LOCK) } else { Ok(()) }
-    });
-    Ok(lock)
 }
 
 /// Names in a directory, without those of the directory itself and its parent.

@@ -1,5 +1,5 @@
 //! Complete files give memory and space back, never under somebody who has them open, and whoever reads them later gets
-//! the right bytes, also when the agent dies at any moment.
+//! the right bytes, also when the agent dies at any step of it.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -16,9 +16,11 @@ use e2e::origin::shards;
 use e2e::reader::Outcome;
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
+use e2e::steps::{Step, counted};
 use e2e::sys::Mapping;
 use e2e::turn;
 use nix::sys::mman::MapFlags;
+use nix::sys::signal::{Signal, kill};
 use oss_server::{Config, Fault, Operation, Rule};
 use serde_json::Value;
 
@@ -247,39 +249,103 @@ fn readers_of_an_emptied_file_outlive_the_agent() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rounds of the storm; each kills an agent at another moment of an eviction.
-const ROUNDS: u64 = 12;
+/// System calls that change something in an eviction, in their order: to the keeper, the gate's marks, the journal, the ready
+/// file, the bytes, the time.
+const CALLS: [&str; 6] = ["sendmsg", "fanotify_mark", "unlinkat", "renameat", "fallocate", "utimensat"];
 
+/// An agent is killed after each of the calls of an eviction; readers come after the call, and after the kill.
 #[test]
 fn a_kill_in_the_middle_shows_no_reader_a_hole() -> anyhow::Result<()> {
     let _turn = turn::take();
     for file_system in [FileSystem::Ext4, FileSystem::Tmpfs] {
         let site = site(file_system, 1)?;
-        let mut rng = fastrand::Rng::with_seed(11);
-        let mut agents = Vec::new();
-        for round in 0..ROUNDS {
-            let mut agent = start(&site).start()?;
-            agent.wait_for(ALL_COMPLETE)?;
-            // Readers come and go all the time, also in the moments in which nobody answers.
-            let readers = || reading("pread", &site.copies()).seed(round).ops(40).start(&site.targets());
-            let (before, path) = (readers()?, site.model_dir());
-            let asked = std::thread::spawn(move || run(&path, &["evict", "."]));
-            std::thread::sleep(Duration::from_micros(rng.u64(0..40_000)));
-            kill_agent(&mut agent)?;
-            let after = readers()?;
-            agents.push(agent);
-            let next = start(&site).start()?;
-            next.wait_for(FILES_VISIBLE)?;
-            for reader in [before, after, readers()?] {
-                let outcome = reader.finish(PATIENCE)?;
-                ensure!(outcome == Outcome::Right, "round {round}: {outcome:?}");
+        // As the agents that are killed: it finds everything complete.
+        start_complete(&site)?.stop()?.expect(exit::OK)?;
+        let mut agent = start_complete(&site)?;
+        let counts = counted(agent.process().pid()?, &CALLS, || {
+            let output = run(&site.model_dir(), &["evict", "."])?;
+            ensure!(output.status.success(), "{output:?}");
+            Ok(())
+        })?;
+        ensure!(CALLS.iter().all(|call| counts.contains_key(*call)), "{file_system:?}: {counts:?}");
+        agent.interrupt()?.expect(exit::OK)?;
+        start_complete(&site)?.stop()?.expect(exit::OK)?;
+        no_keeper_left(&site)?;
+        for (call, count) in &counts {
+            for nth in 1..=*count {
+                evict_and_kill(&site, call, nth)
+                    .with_context(|| format!("{file_system:?}: killed after {call} {nth} of {count}"))?;
             }
-            // It may have had no answer.
-            drop(asked.join());
-            next.wait_for(ALL_COMPLETE)?;
-            next.stop()?.expect(exit::OK)?;
-            site.check_files()?;
         }
+        println!("{file_system:?}: killed after each of {counts:?}");
     }
     Ok(())
+}
+
+fn start_complete(site: &Site) -> anyhow::Result<Agent> {
+    let agent = start(site).start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    Ok(agent)
+}
+
+/// Kills an agent after the `nth` such call of an eviction, and looks at what readers see.
+fn evict_and_kill(site: &Site, call: &str, nth: usize) -> anyhow::Result<()> {
+    let mut agent = start_complete(site)?;
+    let step = Step::of(agent.process().pid()?, call, nth)?;
+    let path = site.model_dir();
+    let asked = std::thread::spawn(move || run(&path, &["evict", "."]));
+    let stopped = step.reached(|| asked.is_finished())?;
+    ensure!(stopped == Some(agent.process().pid()?), "{stopped:?} has stopped there");
+    let mut readers = Vec::new();
+    let mut readers_come = || -> anyhow::Result<()> {
+        for kind in ["pread", "mmap-private"] {
+            readers.push(reading(kind, &site.copies()).at(0, SHARD).start(&site.targets())?);
+        }
+        Ok(())
+    };
+    readers_come()?;
+    kill_agent(&mut agent)?;
+    readers_come()?;
+    let next = start(site).start()?;
+    for reader in readers {
+        let name = reader.name().to_owned();
+        let outcome = reader.finish(PATIENCE)?;
+        ensure!(outcome == Outcome::Right, "reader {name}: {outcome:?}");
+    }
+    // Who asked had no answer.
+    drop(asked.join());
+    next.wait_for(ALL_COMPLETE)?;
+    next.stop()?.expect(exit::OK)?;
+    site.check_files()?;
+    no_keeper_left(site)
+}
+
+/// A keeper that an eviction needs has a copy of the lock until it executes its program: the next agent waits for that.
+#[test]
+fn the_lock_of_an_agent_that_was_killed_while_it_forked_is_waited_for() -> anyhow::Result<()> {
+    let site = site(FileSystem::Ext4, 1)?;
+    let mut agent = start(&site).start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    agent.stop()?.expect(exit::OK)?;
+    agent = start(&site).start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    // Only the child changes its directory, before it executes the program.
+    let step = Step::of(agent.process().pid()?, "chdir", 1)?;
+    let path = site.model_dir();
+    let asked = std::thread::spawn(move || run(&path, &["evict", "."]));
+    let child = step.reached(|| asked.is_finished())?.context("no keeper was started")?;
+    ensure!(child != agent.process().pid()?);
+    kill_agent(&mut agent)?;
+    let next = start(&site).start();
+    let waits = next.and_then(|next| {
+        next.wait_for("the lock of an agent that has ended is still held; waiting")?;
+        Ok(next)
+    });
+    kill(child, Signal::SIGCONT)?;
+    let next = waits?;
+    next.wait_for(ALL_COMPLETE)?;
+    drop(asked.join());
+    next.stop()?.expect(exit::OK)?;
+    site.check_files()?;
+    no_keeper_left(&site)
 }

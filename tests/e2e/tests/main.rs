@@ -36,7 +36,9 @@ mod slow_tail;
 mod soak;
 mod status;
 mod stop;
+mod terminal;
 mod tls;
+mod traces;
 mod verify;
 
 use std::path::Path;

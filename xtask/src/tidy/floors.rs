@@ -10,10 +10,11 @@ use super::tokens::{Tokens, is_word};
 use super::tree::Tree;
 
 /// Each part with its floor. Parts of one floor do not know each other.
-const FLOORS: [(&str, u8); 21] = [
+const FLOORS: [(&str, u8); 22] = [
     ("base", 0),
     ("sys", 1),
     ("metrics", 1),
+    ("spans", 1),
     ("systemd", 1),
     ("store", 2),
     ("oss", 2),

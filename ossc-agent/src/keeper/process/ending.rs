@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -17,7 +18,7 @@ impl Process {
     /// No agent came: the files go out of sight, then their readers are told. Where hiding fails, readers are told
     /// all the same, and the keeper stays until it succeeds: while it does, a visible file is no danger.
     pub(super) fn give_up(&mut self) {
-        let hidden = match store::hide_incomplete(&self.config.model_dir) {
+        let hidden = match store::hide_incomplete(&self.config.model_dir, Duration::ZERO) {
             Ok(()) => true,
             // An agent is on its way: it hides them, or takes them over.
             Err(store::Error::Busy { .. }) => return,
@@ -51,7 +52,7 @@ impl Process {
     /// Ends when the files are hidden and nobody has one open.
     pub(super) fn end_if_unused(&mut self) {
         let Phase::Denying { hidden } = &mut self.phase else { return };
-        *hidden = *hidden || store::hide_incomplete(&self.config.model_dir).is_ok();
+        *hidden = *hidden || store::hide_incomplete(&self.config.model_dir, Duration::ZERO).is_ok();
         if *hidden {
             self.files.release_unused();
         }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -432,15 +433,15 @@ fn a_dead_agents_incomplete_files_can_be_hidden_by_another_process() {
         store.publish(file.id()).unwrap();
     }
     complete(&store.files()[1]);
-    let busy = hide_incomplete(&scratch.config.model_dir);
+    let busy = hide_incomplete(&scratch.config.model_dir, Duration::ZERO);
     assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
     drop(store);
-    hide_incomplete(&scratch.config.model_dir).unwrap();
+    hide_incomplete(&scratch.config.model_dir, Duration::ZERO).unwrap();
     assert_eq!((scratch.path("d/a").exists(), scratch.path("b").exists()), (true, false));
     for gone in ["", "d"] {
-        hide_incomplete(&scratch.outer().join(gone).join("elsewhere")).unwrap();
+        hide_incomplete(&scratch.outer().join(gone).join("elsewhere"), Duration::ZERO).unwrap();
     }
     fs::create_dir(scratch.outer().join("empty")).unwrap();
-    hide_incomplete(&scratch.outer().join("empty")).unwrap();
+    hide_incomplete(&scratch.outer().join("empty"), Duration::ZERO).unwrap();
     assert_eq!(fs::read_dir(scratch.outer().join("empty")).unwrap().count(), 0, "nothing is made there");
 }

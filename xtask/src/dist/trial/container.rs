@@ -68,11 +68,7 @@ pub(super) struct Container {
 impl Container {
     /// Boots it.
     pub(super) fn boot() -> Result<Self> {
-        let root = tempfile::Builder::new().prefix("ossc-debian-").tempdir().context("a root directory")?;
-        let image = image()?;
-        cmd::quietly(
-            Command::new("tar").arg("--extract").arg("--file").arg(&image).arg("-C").arg(root.path()),
-        )?;
+        let root = unpacked()?;
         let cgroup = cgroups()?.join(format!("ossc-trial-{}", process::id()));
         fs::create_dir(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
         // From here on dropping it cleans up.
@@ -187,6 +183,14 @@ fn remove_cgroups(cgroup: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(cgroup)
+}
+
+/// A fresh root directory.
+pub(super) fn unpacked() -> Result<TempDir> {
+    let root = tempfile::Builder::new().prefix("ossc-debian-").tempdir().context("a root directory")?;
+    let image = image()?;
+    cmd::quietly(Command::new("tar").arg("--extract").arg("--file").arg(&image).arg("-C").arg(root.path()))?;
+    Ok(root)
 }
 
 /// The packed root directory: this machine's own release, for it runs what was linked here.
