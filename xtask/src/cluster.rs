@@ -53,12 +53,12 @@ pub(crate) struct Args {
     /// Write docs/bench/cluster-N.md and its plots
     #[arg(long)]
     write: bool,
-    /// Nothing of the above: clusters of up to 500 nodes in simulated time, with the agent's own scheduling
+    /// Nothing of the above: clusters in simulated time, with the agent's own scheduling
     #[arg(long)]
     simulate: bool,
     /// Simulate no more nodes than this
     #[arg(long, requires = "simulate")]
-    simulate_most: Option<u8>,
+    simulate_most: Option<u16>,
     /// Run what was built before
     #[arg(long)]
     built: bool,

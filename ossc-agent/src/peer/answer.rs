@@ -103,13 +103,13 @@ impl Swarm {
     /// A block was sent to a peer: it can be asked for it from now on, long before it says so itself.
     pub(super) fn served(&mut self, to: &Name, (file, block): (FileId, BlockIndex)) {
         let node = self.find(to).filter(|node| *node != NodeIndex::ME);
-        let entry = node.and_then(|node| self.nodes.get_mut(node.index()));
+        let Some(node) = node else { return };
+        let entry = self.nodes.get_mut(node.index());
         if let Some(have) = entry.and_then(|entry| entry.have.get_mut(file.index())?.as_mut())
             && have.set(block)
-            && let Some(copies) =
-                self.files.get_mut(file.index()).and_then(|file| file.copies.get_mut(block.0 as usize))
+            && let Some(file) = self.files.get_mut(file.index())
         {
-            *copies = copies.saturating_add(1);
+            file.holders.put(block, node, true);
         }
     }
 
@@ -120,10 +120,9 @@ impl Swarm {
         asker: Option<NodeIndex>,
         now: Instant,
     ) -> Option<Name> {
-        let holders: Vec<_> = self.holders(at, now).filter(|node| Some(*node) != asker).collect();
-        let two = [self.rng.choice(&holders), self.rng.choice(&holders)];
+        let two = self.two_holders(at, now, |node| Some(node) == asker);
         let load = |node: &NodeIndex| self.nodes.get(node.index()).map_or(u32::MAX, |node| node.queue);
-        let best = two.into_iter().flatten().copied().min_by_key(load)?;
+        let best = two.into_iter().flatten().min_by_key(load)?;
         (load(&best) <= self.settings.long_queue).then(|| self.name(best).cloned()).flatten()
     }
 }

@@ -73,14 +73,18 @@ impl Bitmap {
     /// Blocks in which it differs from `other`, and whether they are there in this one.
     pub(super) fn changes<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (BlockIndex, bool)> + 'a {
         (0u32..).zip(self.words.iter().zip(&other.words)).flat_map(|(at, (own, old))| {
-            let mut left = own ^ old;
-            std::iter::from_fn(move || {
-                let bit = (left != 0).then(|| left.trailing_zeros())?;
-                left &= left - 1;
-                Some((BlockIndex(at * 64 + bit), own >> bit & 1 == 1))
-            })
+            ones(own ^ old).map(move |bit| (BlockIndex(at * 64 + bit), own >> bit & 1 == 1))
         })
     }
+}
+
+/// The bits of a word that are set, the lowest first.
+pub(super) fn ones(mut word: u64) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let bit = (word != 0).then(|| word.trailing_zeros())?;
+        word &= word - 1;
+        Some(bit)
+    })
 }
 
 /// Words of a bitmap of so many blocks.

@@ -101,15 +101,22 @@ pub(super) async fn run(inner: Arc<Inner>, seeds: Vec<String>, discovery: Discov
                     note(&inner, member, seen, heard);
                 }
             }
+            // A trial begins everywhere in the same moment.
+            () = tokio::time::sleep(until(inner.trial.start)), if !until(inner.trial.start).is_zero() => {}
         }
         let all_heard = seen.values().all(|seen| seen.is_me || seen.heard.is_some());
         let waited = began.elapsed();
-        let may_start = inner.trial.start.is_none_or(|start| SystemTime::now() >= start);
+        let may_start = until(inner.trial.start).is_zero();
         if inner.settled.get().is_none() && may_start && (all_heard && waited >= least || waited >= SETTLE) {
             inner.settled.get_or_init(|| ());
             inner.wake();
         }
     }
+}
+
+/// How long it is until then.
+fn until(start: Option<SystemTime>) -> Duration {
+    start.and_then(|start| start.duration_since(SystemTime::now()).ok()).unwrap_or_default()
 }
 
 impl Seen {

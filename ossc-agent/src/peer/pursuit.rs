@@ -320,11 +320,9 @@ impl Swarm {
 
     /// The less loaded of two random holders.
     fn pick(&mut self, pursuit: &Pursuit, now: Instant) -> Option<NodeIndex> {
-        let holders = self.holders(pursuit.at, now).filter(|node| !pursuit.tried.contains(node));
-        let holders: Vec<_> = holders.collect();
-        let two = [self.rng.choice(&holders), self.rng.choice(&holders)];
+        let two = self.two_holders(pursuit.at, now, |node| pursuit.tried.contains(&node));
         let load = |node: &NodeIndex| self.nodes.get(node.index()).map_or(0, |node| node.asked + node.queue);
-        two.into_iter().flatten().copied().min_by_key(load)
+        two.into_iter().flatten().min_by_key(load)
     }
 
     /// The next rank whose news is too old to say that it lacks the block.
@@ -346,10 +344,9 @@ impl Swarm {
         let have =
             self.nodes.get_mut(node.index()).and_then(|node| node.have.get_mut(file.index())?.as_mut());
         if have.is_some_and(|have| have.unset(block))
-            && let Some(copies) =
-                self.files.get_mut(file.index()).and_then(|file| file.copies.get_mut(block.0 as usize))
+            && let Some(file) = self.files.get_mut(file.index())
         {
-            *copies = copies.saturating_sub(1);
+            file.holders.put(block, node, false);
         }
     }
 }

@@ -207,6 +207,8 @@ pub struct Sim {
     nodes: Vec<Node>,
     events: BinaryHeap<Due>,
     count: u64,
+    /// Nodes that have not finished and live.
+    running: usize,
     origin: Instant,
     /// The foremost node's first missing block.
     furthest: u32,
@@ -242,6 +244,7 @@ impl Sim {
             names,
             events: BinaryHeap::new(),
             count: 0,
+            running: setup.nodes,
             origin: begin,
             furthest: 0,
             origin_reads: 0,
@@ -281,7 +284,7 @@ impl Sim {
             );
             sim.now = when;
             sim.happen(what);
-            if sim.nodes.iter().all(|node| node.died.is_some() || node.finished.is_some()) {
+            if sim.running == 0 {
                 break;
             }
         }
@@ -405,7 +408,10 @@ impl Sim {
                 self.nodes[node].began = since;
                 self.work(node);
             }
-            What::Die(node) => self.nodes[node].died = Some(self.now),
+            What::Die(node) => {
+                self.running -= usize::from(self.nodes[node].finished.is_none());
+                self.nodes[node].died = Some(self.now);
+            }
             What::News(node) if self.is_up(node) => self.ask_round(node),
             What::Step(node, pursuit) if self.is_up(node) => self.step(node, pursuit),
             What::Question { at, from, pursuit, question, wait } if self.is_up(at) => {

@@ -8,6 +8,7 @@
 //! other; and never let trouble turn into every node reading the whole model.
 
 mod flights;
+mod holders;
 mod node;
 mod settings;
 
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::flights::Flight;
 use self::flights::UnderWay;
-use self::node::{Node, Shared, count, forget, frontier};
+use self::holders::Holders;
+use self::node::{Node, Shared, forget, frontier};
 pub use self::settings::Settings;
 use super::bitmap::Bitmap;
 use super::counts::Counts;
@@ -84,6 +86,8 @@ pub struct Swarm {
     /// When the domain last changed.
     changed: Instant,
     in_flight: HashMap<At, UnderWay>,
+    /// How far the foremost peer is, until that may have changed.
+    furthest: Option<u64>,
     /// How many blocks may be read from the origin at a time.
     pub(super) ramp: Ramp,
     /// How long blocks take from their choice to their end, on average.
@@ -122,7 +126,7 @@ impl Swarm {
                     object,
                     layout,
                     start,
-                    copies: vec![0; blocks],
+                    holders: Holders::new(layout.block_count()),
                     ranks: vec![(0, [None; RANKS]); blocks],
                 };
                 start += layout.size();
@@ -145,6 +149,7 @@ impl Swarm {
             checked: None,
             changed: now,
             in_flight: HashMap::new(),
+            furthest: None,
             ramp,
             typical: Duration::ZERO,
             origin_in_flight: 0,
@@ -179,6 +184,7 @@ impl Swarm {
             breaker: Breaker::default(),
             heard: None,
             have: vec![None; self.files.len()],
+            reading: Vec::new(),
             frontier: 0,
             asked: 0,
             answers: Duration::ZERO,
@@ -213,13 +219,12 @@ impl Swarm {
             let Some(file) = self.by_object.get(&object).map(|file| file.index()) else { continue };
             let Some(shared) = self.files.get_mut(file) else { continue };
             if entry.have.get(file).is_some_and(Option::is_some) {
-                // Said twice; the copies would be counted twice.
+                // Said twice.
                 continue;
             }
             let blocks = shared.layout.block_count();
             let new = Bitmap::from_words(blocks, words);
-            let before = old.get_mut(file).and_then(Option::take).unwrap_or_else(|| Bitmap::new(blocks));
-            count(&mut shared.copies, new.changes(&before));
+            shared.change(node, Some(&new), old.get_mut(file).and_then(Option::take).as_ref());
             if let Some(slot) = entry.have.get_mut(file) {
                 *slot = Some(new);
             }
@@ -227,14 +232,18 @@ impl Swarm {
         // What it had and does not mention any more.
         for (shared, gone) in self.files.iter_mut().zip(&old) {
             if let Some(gone) = gone {
-                count(&mut shared.copies, Bitmap::new(shared.layout.block_count()).changes(gone));
+                shared.change(node, None, Some(gone));
             }
         }
         entry.frontier = frontier(&self.files, &entry.have);
+        self.furthest = None;
         self.stops_reading(node);
         for (object, block) in news.reading {
             let Some(file) = self.by_object.get(&object).copied() else { continue };
-            if self.len((file, block)) > 0 {
+            if self.len((file, block)) > 0
+                && let Some(entry) = self.nodes.get_mut(node.index())
+            {
+                entry.reading.push((file, block));
                 self.reading.entry((file, block)).or_default().push(node);
             }
         }
@@ -242,10 +251,10 @@ impl Swarm {
     }
 
     fn stops_reading(&mut self, node: NodeIndex) {
-        self.reading.retain(|_, nodes| {
-            nodes.retain(|other| *other != node);
-            !nodes.is_empty()
-        });
+        let entry = self.nodes.get_mut(node.index());
+        for at in entry.map(|entry| std::mem::take(&mut entry.reading)).unwrap_or_default() {
+            self.is_not_reading(node, at);
+        }
     }
 
     /// A peer has gone, as far as the membership knows.
@@ -254,8 +263,8 @@ impl Swarm {
         self.stops_reading(node);
         let Some(entry) = self.nodes.get_mut(node.index()) else { return };
         if std::mem::replace(&mut entry.alive, false) {
-            forget(&mut self.files, entry);
-            self.checked = None;
+            forget(&mut self.files, (node, entry));
+            (self.checked, self.furthest) = (None, None);
         }
     }
 
@@ -290,8 +299,8 @@ impl Swarm {
     /// Takes nothing from this node any more. True if that is news.
     pub(super) fn quarantine(&mut self, node: NodeIndex) -> bool {
         let Some(entry) = self.nodes.get_mut(node.index()) else { return false };
-        forget(&mut self.files, entry);
-        self.checked = None;
+        forget(&mut self.files, (node, entry));
+        (self.checked, self.furthest) = (None, None);
         !std::mem::replace(&mut entry.quarantined, true)
     }
 
@@ -401,24 +410,6 @@ impl Swarm {
                 .is_some_and(|node| node.shares() && !node.silent && node.breaker.is_closed(now))
     }
 
-    /// Whether a peer said that it has the block.
-    pub(super) fn has(&self, node: NodeIndex, (file, block): At) -> bool {
-        let bitmap = self.nodes.get(node.index()).and_then(|node| node.have.get(file.index())?.as_ref());
-        bitmap.is_some_and(|bitmap| bitmap.has(block))
-    }
-
-    /// Peers that have the block and can be asked.
-    pub(super) fn holders(&self, at: At, now: Instant) -> impl Iterator<Item = NodeIndex> + '_ {
-        let copies = self.files.get(at.0.index()).and_then(|file| file.copies.get(at.1.0 as usize));
-        let nodes = if self.settings.any_holder && copies.is_some_and(|copies| *copies > 0) {
-            self.nodes.len()
-        } else {
-            0
-        };
-        let nodes = u16::try_from(nodes).unwrap_or(u16::MAX);
-        (1..nodes).map(NodeIndex).filter(move |node| self.has(*node, at) && self.is_usable(*node, now))
-    }
-
     /// Peers that are reading the block from the origin and can be asked.
     pub(super) fn readers(&self, at: At, now: Instant) -> impl Iterator<Item = NodeIndex> + '_ {
         let nodes = self.reading.get(&at).map_or(&[][..], Vec::as_slice);
@@ -429,6 +420,9 @@ impl Swarm {
     pub(super) fn is_not_reading(&mut self, node: NodeIndex, at: At) {
         if let Some(nodes) = self.reading.get_mut(&at) {
             nodes.retain(|other| *other != node);
+            if nodes.is_empty() {
+                self.reading.remove(&at);
+            }
         }
     }
 
@@ -449,7 +443,8 @@ impl Swarm {
     }
 
     /// How far the foremost peer is.
-    pub(super) fn frontier(&self) -> u64 {
-        self.nodes.iter().skip(1).filter(|node| node.shares()).map(|node| node.frontier).max().unwrap_or(0)
+    pub(super) fn frontier(&mut self) -> u64 {
+        let peers = self.nodes.iter().skip(1).filter(|node| node.shares());
+        *self.furthest.get_or_insert_with(|| peers.map(|node| node.frontier).max().unwrap_or(0))
     }
 }

@@ -25,7 +25,8 @@ struct Arguments {
     /// Folder whose files are the objects; keys are the relative paths
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Computed object: KEY=SIZE[,seed=N][,tiled][,crc|,nocrc]; SIZE in bytes or with K, M, G or T (powers of 1024).
+    /// Computed object: KEY=SIZE[,seed=N][,tiled][,crc|,nocrc]; SIZE in bytes or with K, M, G or T (powers of 1024);
+    /// with crc, its checksum is known before the server listens, else computed when it is first asked for.
     /// With {N} in the KEY as many objects, {N} being their numbers
     #[arg(long, value_name = "SPEC")]
     synthetic: Vec<String>,
@@ -143,7 +144,12 @@ fn computed(spec: &str) -> Result<(String, Object)> {
     }
     let object = if tiled { Object::tiled(seed, size) } else { Object::synthetic(seed, size) };
     let object = match crc {
-        Some(true) => object.with_crc64(),
+        Some(true) => {
+            let object = object.with_crc64();
+            // Before anybody waits for it.
+            object.crc64()?;
+            object
+        }
         Some(false) => object.without_crc64(),
         None => object,
     };

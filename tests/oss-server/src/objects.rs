@@ -122,7 +122,10 @@ impl Object {
     }
 
     /// The checksum OSS would answer with, computed when first asked for; `None` if the object has none.
-    pub(crate) fn crc64(&self) -> io::Result<Option<u64>> {
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn crc64(&self) -> io::Result<Option<u64>> {
         if let Some(known) = self.crc64.get() {
             return Ok(*known);
         }

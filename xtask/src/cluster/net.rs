@@ -1,6 +1,10 @@
-//! The network of a cluster: a namespace for each node and one for the origin, all joined by a bridge in a namespace of
+//! The network of a cluster: a namespace for each node and one for the origin, all joined by a router in a namespace of
 //! its own, with a token bucket at both ends of each link. Dropped, all of it goes away; what an earlier run left that
 //! was killed is removed first.
+//!
+//! A router and not a bridge: behind a bridge every node is every other's neighbour, and the kernel has one table of
+//! neighbours for all namespaces, 1024 at most (`net.ipv4.neigh.default.gc_thresh3`). 50 nodes would be 2500, and
+//! what finds no place there is dropped without a word. Here each node has one neighbour, as in a cloud's network.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -15,13 +19,17 @@ const NAME: &str = "ossc-cluster-";
 /// Where ip(8) keeps named namespaces.
 const NAMESPACES: &str = "/run/netns";
 
+/// All of the cluster's addresses.
+const ALL: &str = "10.77.0.0/16";
+/// The router, on each of its links.
+const ROUTER: &str = "169.254.1.1";
 /// The third byte of the addresses of each half.
 const HALVES: [u8; 2] = [0, 2];
 
 /// The namespaces of one run.
 #[derive(Debug)]
 pub(crate) struct Network {
-    /// All of them, the bridge's first.
+    /// All of them, the router's first.
     names: Vec<String>,
     nodes: u8,
 }
@@ -35,8 +43,9 @@ impl Network {
         remove_stale()?;
         let mut network = Self { names: Vec::new(), nodes };
         let hub = network.add("hub")?;
-        ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"])?;
-        ip(&["-n", &hub, "link", "set", "br0", "up"])?;
+        set(&hub, "ip_forward", "1")?;
+        // Nobody is told that a node is gone.
+        ip(&["-n", &hub, "route", "add", "blackhole", ALL])?;
         network.join("origin", Self::ORIGIN, origin)?;
         for node in 0..nodes {
             network.join(&node.to_string(), Self::address(node, nodes), link)?;
@@ -93,6 +102,8 @@ impl Network {
         ip(&["netns", "add", &name])?;
         self.names.push(name.clone());
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
+        // Not what this machine chose, so that runs compare; others may not be allowed in a namespace.
+        set(&name, "tcp_congestion_control", "reno")?;
         Ok(name)
     }
 
@@ -100,9 +111,12 @@ impl Network {
         let (hub, port) = (name("hub"), format!("p-{what}"));
         let inside = self.add(what)?;
         ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &inside])?;
-        ip(&["-n", &hub, "link", "set", &port, "master", "br0", "up"])?;
-        ip(&["-n", &inside, "addr", "add", &format!("{address}/16"), "dev", "eth0"])?;
+        ip(&["-n", &hub, "addr", "add", &format!("{ROUTER}/32"), "dev", &port])?;
+        ip(&["-n", &hub, "link", "set", &port, "up"])?;
+        ip(&["-n", &hub, "route", "add", &format!("{address}/32"), "dev", &port])?;
+        ip(&["-n", &inside, "addr", "add", &format!("{address}/32"), "dev", "eth0"])?;
         ip(&["-n", &inside, "link", "set", "eth0", "up"])?;
+        ip(&["-n", &inside, "route", "add", ALL, "via", ROUTER, "dev", "eth0", "onlink"])?;
         for (namespace, device) in [(&hub, port.as_str()), (&inside, "eth0")] {
             shape(namespace, device, speed)?;
         }
@@ -120,6 +134,11 @@ fn shape(namespace: &str, device: &str, speed: u32) -> Result<()> {
         "latency", "50ms",
     ];
     cmd::quietly(Command::new("tc").args(arguments))
+}
+
+/// Sets a parameter of a namespace's network, `net.ipv4.NAME`.
+fn set(namespace: &str, name: &str, value: &str) -> Result<()> {
+    ip(&["netns", "exec", namespace, "sh", "-c", &format!("echo {value} > /proc/sys/net/ipv4/{name}")])
 }
 
 fn name(what: &str) -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{NO_ANSWER, Node, Parked, Sim, What, object};
 use crate::base::{BlockIndex, FileId};
 use crate::peer::answer::{Answer, Question};
-use crate::peer::bitmap::Bitmap;
+use crate::peer::bitmap::{Bitmap, ones};
 use crate::peer::pursuit::{Outcome, Step};
 use crate::peer::swarm::{Flight, News};
 
@@ -16,14 +16,7 @@ const FILE: FileId = FileId(0);
 /// Blocks that are not in the bitmap, of those before `end`.
 fn missing(taken: &Bitmap, first: u32, end: u32) -> impl Iterator<Item = BlockIndex> + '_ {
     let words = taken.words().iter().zip((0u32..).step_by(64)).skip((first / 64) as usize);
-    let blocks = words.flat_map(|(word, start)| {
-        let mut left = !word;
-        std::iter::from_fn(move || {
-            let bit = (left != 0).then(|| left.trailing_zeros())?;
-            left &= left - 1;
-            Some(start + bit)
-        })
-    });
+    let blocks = words.flat_map(|(word, start)| ones(!word).map(move |bit| start + bit));
     blocks.take_while(move |block| *block < end).map(BlockIndex)
 }
 
@@ -224,6 +217,7 @@ impl Sim {
         }
         if entry.first == blocks {
             entry.finished = Some(now);
+            self.running -= 1;
         }
         self.furthest = self.furthest.max(entry.first);
         for parked in entry.parked.remove(&block).unwrap_or_default() {

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::NodeIndex;
-use crate::base::{BlockIndex, Layout};
+use super::holders::Holders;
+use super::{At, NodeIndex};
+use crate::base::Layout;
 use crate::peer::bitmap::Bitmap;
 use crate::peer::health::Breaker;
 use crate::peer::id::{Name, ObjectId};
@@ -24,6 +25,8 @@ pub(in crate::peer) struct Node {
     pub(in crate::peer) heard: Option<Instant>,
     /// Of each file that both have.
     pub(in crate::peer) have: Vec<Option<Bitmap>>,
+    /// What it is reading from the origin, as last heard.
+    pub(super) reading: Vec<At>,
     /// Position of the first block it lacks.
     pub(super) frontier: u64,
     /// Requests of ours it has not answered in full.
@@ -43,8 +46,8 @@ pub(in crate::peer) struct Shared {
     pub(in crate::peer) layout: Layout,
     /// Bytes of all files before it.
     pub(super) start: u64,
-    /// How many live peers have each block.
-    pub(in crate::peer) copies: Vec<u16>,
+    /// Which live peers have each block.
+    pub(in crate::peer) holders: Holders,
     /// Ranks of each block and the epoch they are of.
     pub(super) ranks: Vec<(u32, [Option<NodeIndex>; RANKS])>,
 }
@@ -62,20 +65,21 @@ impl Node {
     }
 }
 
-/// Counts copies up and down.
-pub(super) fn count(copies: &mut [u16], changes: impl Iterator<Item = (BlockIndex, bool)>) {
-    for (block, there) in changes {
-        if let Some(copies) = copies.get_mut(block.0 as usize) {
-            *copies = if there { copies.saturating_add(1) } else { copies.saturating_sub(1) };
+impl Shared {
+    /// A node has `new` now, and had `old`; None is nothing.
+    pub(super) fn change(&mut self, node: NodeIndex, new: Option<&Bitmap>, old: Option<&Bitmap>) {
+        let nothing = Bitmap::new(if new.is_some() && old.is_some() { 0 } else { self.layout.block_count() });
+        for (block, there) in new.unwrap_or(&nothing).changes(old.unwrap_or(&nothing)) {
+            self.holders.put(block, node, there);
         }
     }
 }
 
 /// Takes back what a node had.
-pub(super) fn forget(files: &mut [Shared], node: &mut Node) {
+pub(super) fn forget(files: &mut [Shared], (at, node): (NodeIndex, &mut Node)) {
     for (shared, have) in files.iter_mut().zip(&mut node.have) {
         if let Some(gone) = have.take() {
-            count(&mut shared.copies, Bitmap::new(shared.layout.block_count()).changes(&gone));
+            shared.change(at, None, Some(&gone));
         }
     }
 }
