@@ -53,7 +53,7 @@ impl Swarm {
             return None;
         }
         let nodes = self.domain.len().max(1) as u64;
-        let own_turn = self.domain.iter().position(|node| *node == NodeIndex::ME).unwrap_or(0) as u64;
+        let own_turn = self.own_place();
         // Among many nodes news are old. But all read their own blocks in order, so how far this one is with them
         // tells how far the others are.
         let mut read_until = if nodes > MANY { self.first_reading() } else { 0 };
@@ -114,6 +114,12 @@ impl Swarm {
             self.mark_guess(at);
         }
         Some(at)
+    }
+
+    /// This node's place among all that own blocks, by their keys, which all nodes know alike.
+    fn own_place(&self) -> u64 {
+        let Some(own) = self.nodes.get(NodeIndex::ME.index()) else { return 0 };
+        self.candidates.iter().filter(|candidate| candidate.key < own.key).count() as u64
     }
 
     /// Whether this node is to read the block from the origin: nobody has it, and its owner is this node, or every

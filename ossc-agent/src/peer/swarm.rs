@@ -79,7 +79,7 @@ pub struct Swarm {
     by_object: HashMap<ObjectId, FileId>,
     /// Who owns blocks, and the same for the hash.
     pub(super) domain: Vec<NodeIndex>,
-    candidates: Vec<Candidate>,
+    pub(super) candidates: Vec<Candidate>,
     /// Counts changes of the domain.
     epoch: u32,
     checked: Option<Instant>,

@@ -13,7 +13,7 @@ use crate::peer::placement::{NodeKey, RANKS};
 #[derive(Debug)]
 pub(in crate::peer) struct Node {
     pub(in crate::peer) name: Name,
-    pub(super) key: NodeKey,
+    pub(in crate::peer) key: NodeKey,
     pub(super) weight: f64,
     pub(super) started: Instant,
     pub(in crate::peer) alive: bool,
