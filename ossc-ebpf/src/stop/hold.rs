@@ -123,9 +123,10 @@ pub(crate) fn entry(tgid: u32) -> Option<Held> {
     unsafe { HELD.get(tgid) }.copied()
 }
 
-/// Stops the running process before this thread is back in user mode.
+/// Stops the running process before this thread is back in user mode, and tells: nobody else would take the stop back.
 pub(crate) fn stop() {
     send(SIGSTOP);
+    tell();
 }
 
 /// Ends the running process, because there is no room on a map to hold it.

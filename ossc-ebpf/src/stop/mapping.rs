@@ -12,7 +12,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::calls::Arguments;
-use crate::hold::{Reason, current_process, hold, kill, stop, tell};
+use crate::hold::{Reason, current_process, hold, kill, stop};
 use crate::kernel::{file_of_descriptor, inode_of_file};
 use crate::maps::{CALLED, CALLS, COPIERS, MAPPERS, gated, is_own, stops_at_mmap};
 
@@ -114,7 +114,6 @@ fn begin(tgid: u32, call: u32) {
         kill();
     } else if !has_exit {
         stop();
-        tell();
     }
 }
 
@@ -136,7 +135,6 @@ pub(crate) fn end(arguments: Arguments, result: u64) {
         // Held anew: what the agent released meanwhile was not this mapping.
         if hold(tgid, reason) {
             stop();
-            tell();
         } else {
             kill();
         }

@@ -91,6 +91,12 @@ pub(super) fn all(programs: &mut Ebpf, at: At) -> Result<Vec<OwnedFd>, Error> {
     Ok(links)
 }
 
+/// Where the program at the ends of calls is among what [`all`] returns, where it is needed.
+#[cfg(test)]
+pub(super) fn exits() -> usize {
+    PLACES.iter().take_while(|(place, _)| *place != EXITS).count()
+}
+
 fn one(programs: &mut Ebpf, place: &'static str, name: &'static str) -> Result<OwnedFd, Error> {
     let refused = |source| Error::Program { name, source };
     let program = programs.program_mut(name).ok_or(Error::Missing { name })?;

@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 
 use super::*;
@@ -99,6 +100,20 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 const MAP: &str = "m=mmap.mmap(f,65536,mmap.MAP_PRIVATE,mmap.PROT_READ)\nprint(m[5])";
+
+/// The programs leave the kernel one after the other, and whoever is inside a call then is on the map.
+#[test]
+fn whoever_is_stopped_is_told_of_where_the_end_of_his_call_was_not_seen() {
+    let mut scene = Scene::new(At::Mmap);
+    drop(scene.stopper.links.remove(attach::exits()));
+    let reader = scene.python(MAP);
+    let mut doorbell = [PollFd::new(scene.stopper.doorbell(), PollFlags::POLLIN)];
+    let patience = PollTimeout::try_from(PATIENCE).unwrap();
+    assert_eq!(poll(&mut doorbell, patience), Ok(1), "nobody would look at a process that was stopped");
+    let stopped = scene.held(&reader);
+    scene.let_go(stopped);
+    assert_eq!(reader.printed(), "0\n");
+}
 
 #[test]
 fn who_maps_a_gated_file_sees_nothing_before_he_is_let_go() {
