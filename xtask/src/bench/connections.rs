@@ -14,7 +14,7 @@ use crate::server::{Server, Settings};
 /// How many are allowed.
 const ALLOWED: [u32; 6] = [1, 2, 4, 8, 16, 32];
 const FILES: u32 = 8;
-const FLOOR_KIB: u32 = 512;
+const FLOOR_KIB: u32 = 128;
 /// Bytes a second of a slow connection, and how many are allowed there: ten times what a load begins with brings.
 const SLOW: u64 = 10_000_000;
 const SLOW_ALLOWED: u32 = 64;

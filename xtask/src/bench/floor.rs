@@ -14,9 +14,9 @@ use crate::cmd::{self, Guarded};
 use crate::server::{BUCKET, Server};
 
 /// Which of these receives faster depends on the processor's caches; the best one is the floor.
-pub(super) const BUFFERS_KIB: [u32; 3] = [256, 512, 1024];
+pub(super) const BUFFERS_KIB: [u32; 3] = [128, 256, 512];
 /// Of these, that of loads whose files are read afterwards.
-const KEEP_KIB: u32 = 512;
+const KEEP_KIB: u32 = 128;
 
 /// What the program prints.
 #[derive(Debug, Deserialize)]
