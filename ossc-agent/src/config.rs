@@ -44,11 +44,12 @@ pub const DEFAULT_TAKEOVER_DEADLINE: Duration = Duration::from_secs(120);
 pub const DEFAULT_RESTART_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Environment variables whose values are secret.
-pub const SECRETS: [&CStr; 4] = [
+pub const SECRETS: [&CStr; 5] = [
     c"OSS_ACCESS_KEY_SECRET",
     c"OSS_SESSION_TOKEN",
     c"ALIBABA_CLOUD_ACCESS_KEY_SECRET",
     c"ALIBABA_CLOUD_SECURITY_TOKEN",
+    c"OSSC_ORIGIN_PROXY",
 ];
 
 /// Everything the agent needs, checked.

@@ -40,7 +40,7 @@ pub use view::{BlockState, Network, NicView};
 
 use self::crowd::Crowd;
 use self::lanes::Lanes;
-use self::limit::Limit;
+use self::limit::{Limit, OriginLimit};
 use self::nics::Nics;
 use self::patience::Patience;
 use self::queue::Queue;
@@ -98,6 +98,8 @@ pub struct Config {
     pub retry_pause: Duration,
     /// Most bytes a second of all connections together.
     pub bandwidth_limit: Option<NonZeroU64>,
+    /// Most bytes a second from OSS of this node and all its peers together.
+    pub origin_max_rate: Option<NonZeroU64>,
 }
 
 impl Default for Config {
@@ -114,6 +116,7 @@ impl Default for Config {
             tries: positive(TRIES),
             retry_pause: RETRY_PAUSE,
             bandwidth_limit: None,
+            origin_max_rate: None,
         }
     }
 }
@@ -202,6 +205,7 @@ impl Fetcher {
             patience: Patience::new(retry.still),
             crowd: Crowd::new(connections.get(), config.threads.get(), Instant::now()),
             limit: Limit::new(config.bandwidth_limit, Instant::now()),
+            origin: OriginLimit::new(config.origin_max_rate, peers.clone(), Instant::now()),
             events,
             retry,
             peers,

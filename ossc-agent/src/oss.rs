@@ -24,6 +24,7 @@ pub(crate) mod fuzzing;
 mod http;
 mod list;
 mod metadata;
+mod proxy;
 mod reach;
 mod reply;
 mod requests;
@@ -35,7 +36,7 @@ mod uri;
 #[cfg(test)]
 mod tests;
 
-pub use self::audit::Audit;
+pub use self::audit::{Audit, PeerRequest};
 pub use self::body::Body;
 pub use self::client::Client;
 pub use self::config::{Config, DEFAULT_REQUEST_TIMEOUT};

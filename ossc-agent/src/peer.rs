@@ -46,7 +46,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
 pub use config::{Config, Security, TlsFiles, Trial};
-pub use counts::{Counts, Tally};
+pub use counts::{Counts, Partner, Tally};
 pub use error::Error;
 pub use exchange::{Body, BodyError, Fetching, Next, OriginRead};
 pub use id::{BadName, Name, ObjectId};
@@ -58,6 +58,7 @@ use self::membership::Discovery;
 use self::sends::Sends;
 use self::swarm::Swarm;
 use crate::base::{BlockIndex, FileId};
+use crate::oss::Audit;
 use crate::store::Store;
 use crate::sys::privileges;
 
@@ -105,11 +106,18 @@ impl std::fmt::Debug for Peers {
 
 impl Peers {
     /// Listens and begins to look for peers. `bucket` is part of what makes objects the same; `connections` is how
-    /// many blocks `fetch` moves at a time. Called by the agent with the store laid out.
+    /// many blocks `fetch` moves at a time; `audit` hears of each request to a peer. Called by the agent with the store laid
+    /// out.
     ///
     /// # Errors
     /// When the address cannot be listened on, or the keys cannot be used.
-    pub fn start(config: &Config, bucket: &str, store: Arc<Store>, connections: u32) -> Result<Self, Error> {
+    pub fn start(
+        config: &Config,
+        bucket: &str,
+        store: Arc<Store>,
+        connections: u32,
+        audit: Option<Audit>,
+    ) -> Result<Self, Error> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -135,6 +143,7 @@ impl Peers {
         let settings = swarm::Settings {
             peer_slots: (connections / 2).clamp(1, 16),
             origin_slots: connections.saturating_sub(connections / 2).clamp(1, 64),
+            zone: config.zone.clone(),
             any_holder: !config.trial.owners_only,
             ..swarm::Settings::default()
         };
@@ -153,6 +162,7 @@ impl Peers {
             trial: config.trial,
             store,
             pool,
+            audit,
             auth,
             sends: Arc::new(Sends::new(config.serve_rate)),
             local: Mutex::new(None),
@@ -210,6 +220,13 @@ impl Peers {
         self.inner.swarm().ramp.slow_down(Instant::now());
     }
 
+    /// This node's part of what the whole cluster may read from OSS a second. Called by `fetch` for each piece, where
+    /// that is limited.
+    #[must_use]
+    pub fn origin_part(&self) -> f64 {
+        self.inner.swarm().origin_part()
+    }
+
     /// What came from where so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -221,6 +238,12 @@ impl Peers {
     #[must_use]
     pub fn census(&self) -> (u64, u64) {
         self.inner.swarm().census()
+    }
+
+    /// Each node that this one knows or knew, but itself, and what went between them.
+    #[must_use]
+    pub fn partners(&self) -> Vec<Partner> {
+        self.inner.swarm().partners()
     }
 
     /// Logs what came from where. Called by the agent when the load is over.

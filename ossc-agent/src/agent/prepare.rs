@@ -57,7 +57,7 @@ pub(super) async fn prepare(
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let port = super::view::listen(config)?;
-    let spans = watchers.spans.clone();
+    let (spans, audit) = (watchers.spans.clone(), watchers.audit.clone());
     let client = oss::Client::watched(config.oss.clone(), watchers)?;
     let requests = client.metrics();
     let choice = Choice::begin(config, inherited.as_ref());
@@ -65,7 +65,7 @@ pub(super) async fn prepare(
     // Before the fetcher, which seals at once what an earlier run left full.
     let incomplete = store.files().iter().filter(|file| !file.is_complete()).map(|file| file.id()).collect();
     let (sender, events) = unbounded_channel();
-    let peers = share::start(config, &store)?;
+    let peers = share::start(config, &store, audit)?;
     let fetcher = Fetcher::start(&config.fetch, Arc::clone(&store), client, peers.clone(), sender)?;
     let at_start = fetcher.progress().bytes_ready;
     share::attach(peers.as_ref(), &store, &fetcher);

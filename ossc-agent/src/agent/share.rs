@@ -7,14 +7,19 @@ use super::Error;
 use crate::base::{BlockIndex, FileId};
 use crate::config::Config;
 use crate::fetch::Fetcher;
+use crate::oss::Audit;
 use crate::peer::{Local, Peers};
 use crate::store::Store;
 
 /// Starts the exchange if the user wants it. A model that is complete is served all the same.
-pub(super) fn start(config: &Config, store: &Arc<Store>) -> Result<Option<Peers>, Error> {
+pub(super) fn start(
+    config: &Config,
+    store: &Arc<Store>,
+    audit: Option<Audit>,
+) -> Result<Option<Peers>, Error> {
     let Some(peers) = &config.peers else { return Ok(None) };
     let connections = config.fetch.threads.get().saturating_mul(config.fetch.connections_per_thread.get());
-    Ok(Some(Peers::start(peers, &config.oss.bucket, Arc::clone(store), connections)?))
+    Ok(Some(Peers::start(peers, &config.oss.bucket, Arc::clone(store), connections, audit)?))
 }
 
 /// Lets peers have blocks fetched.

@@ -90,6 +90,7 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
     Exit(match error {
         Error::Config(_) => 2,
         Error::Oss(oss::Error::Transport { .. } | oss::Error::Stalled { .. }) => 6,
+        Error::Oss(oss::Error::Service(error)) if error.is_of_proxy() => 6,
         Error::Oss(oss::Error::Setting { .. } | oss::Error::CaFile { .. } | oss::Error::NoRoots) => 2,
         Error::Oss(_) => 3,
         Error::Store(_)

@@ -40,6 +40,11 @@ pub struct Flags {
     #[arg(long)]
     pub cname: bool,
 
+    /// HTTP proxy on the way to OSS, http://HOST:PORT; one with user and password must come by the environment or the
+    /// file [env: OSSC_ORIGIN_PROXY]
+    #[arg(long, value_name = "URL")]
+    pub origin_proxy: Option<String>,
+
     /// PEM file of certificate authorities to trust besides the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -83,6 +88,11 @@ pub struct Flags {
     /// Most bytes a second to fetch, such as 500M [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub bandwidth_limit: Option<Bytes>,
+
+    /// Most bytes a second that this node and all its peers together read from OSS, such as 2G: each keeps to its part;
+    /// give all nodes the same [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub origin_max_rate: Option<Bytes>,
 
     /// Block size: a power of two from 128K to 16M [default: by model size]
     #[arg(long, value_name = "SIZE")]

@@ -7,11 +7,12 @@ use super::{Environment, Flags, raw};
 /// Between the JSON and the environment's lines.
 const MARK: &str = "\n---\n";
 /// Variables whose values nobody may see.
-const SECRETS: [&str; 4] = [
+const SECRETS: [&str; 5] = [
     "OSS_ACCESS_KEY_SECRET",
     "OSS_SESSION_TOKEN",
     "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
     "ALIBABA_CLOUD_SECURITY_TOKEN",
+    "OSSC_ORIGIN_PROXY",
 ];
 /// What the environment's secrets are in the corpus.
 const SECRET: &str = "wJalrXUtnFEMIK7MDENGbPxRfiCY";

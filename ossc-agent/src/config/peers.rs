@@ -51,6 +51,10 @@ pub struct PeerFlags {
     #[arg(long, value_name = "NAME")]
     pub peers_node: Option<String>,
 
+    /// Share blocks with nodes of the same zone alone; each zone reads OSS once [env: OSSC_PEERS_ZONE] [JSON: peers.zone]
+    #[arg(long, value_name = "NAME")]
+    pub peers_zone: Option<String>,
+
     /// Speed of this node's network, Gbit/s: how much of the model it reads from OSS compared with the others
     /// [JSON: peers.gbps] [default: 1]
     #[arg(long, value_name = "N")]
@@ -108,6 +112,7 @@ pub(super) struct RawPeers {
     advertise: Option<SocketAddr>,
     cluster: Option<String>,
     node: Option<String>,
+    zone: Option<String>,
     gbps: Option<f64>,
     serve_rate: Option<String>,
     linger_sec: Option<u32>,
@@ -187,6 +192,7 @@ pub(super) fn resolve(
         advertise: address(flags.peers_advertise, "OSSC_PEERS_ADVERTISE", raw.advertise)?,
         cluster,
         node: name(&flags.peers_node, "OSSC_PEERS_NODE", &raw.node)?,
+        zone: name(&flags.peers_zone, "OSSC_PEERS_ZONE", &raw.zone)?,
         weight,
         serve_rate: serve_rate.map(|rate| rate.0),
         linger: flags

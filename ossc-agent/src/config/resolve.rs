@@ -31,7 +31,7 @@ pub fn resolve(flags: &Flags, env: &Environment) -> Result<Config, Error> {
 
 /// The same when the configuration file has been read.
 pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Config, Error> {
-    let mut remarks = remarks(raw);
+    let mut remarks = remarks(env, raw);
     let (bucket, prefix) = super::oss_path::parse(&required(
         flags
             .oss_path
@@ -69,6 +69,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
                 .or_else(|| env.get("OSS_REGION").map(str::to_owned))
                 .or_else(|| raw.region.clone()),
             cname: flags.cname || raw.cname.unwrap_or(false),
+            proxy: proxy(flags, env, raw)?,
             ca_file: flags.ca_file.clone().or_else(|| raw.ca_file.clone()),
             credentials: super::credentials::resolve(flags, env, raw)?,
             request_timeout: request_timeout(flags, raw)?,
@@ -98,7 +99,7 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         command: flags.command.clone(),
         log: log(flags, raw)?,
         http: http(flags, env, raw)?,
-        audit_path: flags.audit_path.clone().or_else(|| raw.audit_path.clone()),
+        audit_path: flags.audit_path.clone().or_else(|| path(raw.audit_path.as_ref())),
         otlp: otlp(flags, raw)?,
         #[cfg(debug_assertions)]
         gate_off: env.get("OSSC_TEST_GATE") == Some("off"),
@@ -151,9 +152,22 @@ fn required<T>(value: Option<T>, [what, flag, env, key]: [&'static str; 4]) -> R
     value.ok_or(Error::Missing { what, flag, env, key })
 }
 
+/// A path of the file; the connector writes an empty one for none.
+fn path(raw: Option<&PathBuf>) -> Option<PathBuf> {
+    raw.filter(|path| !path.as_os_str().is_empty()).cloned()
+}
+
 /// Settings of the connector that mean nothing here, and keys nobody knows.
-fn remarks(raw: &Raw) -> Vec<String> {
+fn remarks(env: &Environment, raw: &Raw) -> Vec<String> {
     let mut remarks = Vec::new();
+    let is_preloaded = env.get("LD_PRELOAD").is_some_and(|list| list.contains("libossc_preload"));
+    if is_preloaded || env.get("ENABLE_CONNECTOR").is_some() {
+        remarks.push(
+            "LD_PRELOAD and ENABLE_CONNECTOR of the OSS Connector are not needed: take them away from the program \
+             that reads, which would load the model once more by itself"
+                .to_owned(),
+        );
+    }
     if raw.fast_list.is_some() {
         remarks.push("fastList is not needed: one listing serves the whole load".to_owned());
     }
@@ -180,8 +194,25 @@ fn fetch(flags: &Flags, env: &Environment, raw: &Raw) -> Result<fetch::Config, E
     if let Some(pause) = flags.retry_pause.or(raw.retry_pause_sec) {
         config.retry_pause = Duration::from_secs(count("retry pause", pause, LONGEST_TIMEOUT)?.get().into());
     }
-    config.bandwidth_limit = bandwidth_limit(flags, raw)?;
+    config.bandwidth_limit = rate("bandwidth limit", flags.bandwidth_limit, raw.bandwidth_limit.as_ref())?;
+    config.origin_max_rate = rate("origin max rate", flags.origin_max_rate, raw.origin_max_rate.as_ref())?;
     Ok(config)
+}
+
+/// The proxy's address, which may have a password: not on the command line, which everybody sees.
+fn proxy(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Option<oss::Secret>, Error> {
+    if flags.origin_proxy.as_ref().is_some_and(|text| text.contains('@')) {
+        return Err(Error::Value {
+            name: "--origin-proxy",
+            value: "***".to_owned(),
+            wanted: "user and password would be seen by every user: give them in OSSC_ORIGIN_PROXY, or as \
+                     \"originProxy\" in the configuration file"
+                .to_owned(),
+        });
+    }
+    let flag = flags.origin_proxy.as_deref();
+    let text = flag.or_else(|| env.get("OSSC_ORIGIN_PROXY")).or(raw.origin_proxy.as_deref());
+    Ok(text.map(oss::Secret::new))
 }
 
 fn request_timeout(flags: &Flags, raw: &Raw) -> Result<Duration, Error> {
@@ -193,13 +224,8 @@ fn request_timeout(flags: &Flags, raw: &Raw) -> Result<Duration, Error> {
     }
 }
 
-fn bandwidth_limit(flags: &Flags, raw: &Raw) -> Result<Option<NonZeroU64>, Error> {
-    bytes(
-        "bandwidth limit",
-        "bytes a second such as 500M",
-        flags.bandwidth_limit,
-        raw.bandwidth_limit.as_ref(),
-    )
+fn rate(name: &'static str, flag: Option<Bytes>, raw: Option<&String>) -> Result<Option<NonZeroU64>, Error> {
+    bytes(name, "bytes a second such as 500M", flag, raw)
 }
 
 fn room(flags: &Flags, raw: &Raw) -> Result<Room, Error> {
@@ -340,5 +366,5 @@ fn log(flags: &Flags, raw: &Raw) -> Result<Log, Error> {
         (None, Some(text)) => <LogFormat as clap::ValueEnum>::from_str(text, true)
             .map_err(|_| word("logFormat", text, "write human or json"))?,
     };
-    Ok(Log { level, format, path: flags.log_path.clone().or_else(|| raw.log_path.clone()) })
+    Ok(Log { level, format, path: flags.log_path.clone().or_else(|| path(raw.log_path.as_ref())) })
 }

@@ -1,5 +1,6 @@
 //! Precedence, defaults and refusals of the configuration.
 
+mod connector;
 mod reference;
 
 use std::path::Path;
@@ -38,17 +39,21 @@ fn flags_beat_environment_beats_file() {
 }
 
 #[test]
-fn the_connector_file_is_understood() {
-    let json = r#"{"logLevel": 2, "logPath": "/var/log/c.log", "auditPath": "/var/log/a.log", "expireTimeSec": 120, "takeoverDeadlineSec": 7,
-        "prefetch": {"vcpus": 4, "workers": 32}, "fastList": {"vcpus": 1, "workers": 16}, "novel": true}"#;
-    let config = with_file(json, Flags::default(), &Environment::from(base_env())).unwrap();
-    assert_eq!(config.log.level, LogLevel::Warn);
-    assert_eq!(config.takeover_deadline, Duration::from_secs(7));
-    assert_eq!(config.log.path, Some("/var/log/c.log".into()));
-    assert_eq!((config.fetch.threads.get(), config.fetch.connections_per_thread.get()), (4, 32));
-    assert_eq!(config.audit_path, Some("/var/log/a.log".into()));
-    assert_eq!(config.room, Room { expire: Some(Duration::from_secs(120)), budget: None });
-    assert!(config.remarks.iter().any(|remark| remark.contains("'novel'")), "{:?}", config.remarks);
+fn a_proxys_password_is_taken_from_where_nobody_sees_it() {
+    let address = "http://u:hush@proxy.example:3128";
+    let env = Environment::from(base_env());
+    let file = format!("{{\"originProxy\": \"{address}\"}}");
+    for (json, env) in [(file.as_str(), env.clone()), ("{}", env.clone().with("OSSC_ORIGIN_PROXY", address))]
+    {
+        let config = with_file(json, Flags::default(), &env).unwrap();
+        assert_eq!(config.oss.proxy, Some(crate::oss::Secret::new(address)));
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+    let flag = |text: &str| Flags { origin_proxy: Some(text.to_owned()), ..Flags::default() };
+    let error = with_file("{}", flag(address), &env).unwrap_err().to_string();
+    assert!(error.contains("OSSC_ORIGIN_PROXY") && !error.contains("hush"), "{error}");
+    let config = with_file(&file, flag("proxy.example:1"), &env).unwrap();
+    assert_eq!(config.oss.proxy, Some(crate::oss::Secret::new("proxy.example:1")));
 }
 
 #[test]

@@ -58,16 +58,21 @@ pub(super) async fn from_peers(
         };
         match transfer.receive(&mut body, &shared.limit, None).await {
             Ok(Flow::Continue | Flow::Stop) => {
-                fetching.received(Ok(()));
+                fetching.received(body, Ok(()));
                 return FromPeers::There;
             }
-            Err(trouble @ (Trouble::Source(_) | Trouble::Still { .. } | Trouble::Crawls)) => {
+            Err(
+                trouble @ (Trouble::Source(_)
+                | Trouble::Still { .. }
+                | Trouble::Crawls
+                | Trouble::SlowToEnd { .. }),
+            ) => {
                 tracing::debug!(?trouble, "a peer's block did not come");
                 let cause =
                     if let Trouble::Source(fault) = &trouble { fault.cause.downcast_ref() } else { None };
                 // Whatever else it is, it did not come whole.
                 let broken = BodyError::Transport(std::io::ErrorKind::UnexpectedEof.into());
-                fetching.received(Err(cause.unwrap_or(&broken)));
+                fetching.received(body, Err(cause.unwrap_or(&broken)));
                 transfer.restart_block();
             }
             Err(Trouble::Write(error)) => return FromPeers::Write(error),

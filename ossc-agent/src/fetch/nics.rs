@@ -1,7 +1,9 @@
 //! Which NIC each connection goes through. Connections are dealt out evenly over the NICs that work; since each takes
 //! its next extent when it is done with the last one, a fast NIC moves more bytes than a slow one without anybody
-//! counting. A NIC whose requests fail one after the other, with nothing coming through it meanwhile or at a crawl, is
-//! down if others are not: its connections move to those at once, and after a while one of them tries it again. Driven by `worker`; binding sockets is `oss`'s.
+//! counting; what a slow one still has under way when nothing is left to begin goes over to a fast one. A NIC whose
+//! requests fail one after the other, with nothing coming through it meanwhile or at a crawl, is down if others are not:
+//! its connections move to those at once, and after a while one of them tries it again. Driven by `worker`; binding
+//! sockets is `oss`'s.
 //!
 //! With one NIC, or none named, there is nothing to choose and nothing here ever says to move.
 
@@ -84,14 +86,14 @@ impl Nics {
         came.last.store(self.nanos(now), Ordering::Relaxed);
     }
 
-    /// Now, for `others_moved`.
+    /// Now, for `best_other`.
     pub(super) fn since(&self) -> Since {
         let several = self.came.iter().filter(|_| self.came.len() > 1);
         Since(several.map(|came| came.bytes.load(Ordering::Relaxed)).collect())
     }
 
-    /// What a connection through the best other NIC has moved since then, on average.
-    pub(super) fn others_moved(&self, own: usize, since: &Since) -> u64 {
+    /// The other NIC whose connections have moved most since then, and how much each of them, on average.
+    pub(super) fn best_other(&self, own: usize, since: &Since) -> Option<(usize, u64)> {
         let moved = |at: usize, nic: &Nic| {
             let before = since.0.get(at)?;
             let now = self.came.get(at)?.bytes.load(Ordering::Relaxed);
@@ -99,7 +101,7 @@ impl Nics {
         };
         self.nics.with(|nics| {
             let others = nics.iter().enumerate().filter(|(at, nic)| *at != own && nic.is_up());
-            others.filter_map(|(at, nic)| moved(at, nic)).max().unwrap_or(0)
+            others.filter_map(|(at, nic)| Some((at, moved(at, nic)?))).max_by_key(|(_, moved)| *moved)
         })
     }
 
@@ -178,6 +180,11 @@ impl Nics {
         })
     }
 
+    /// The connection goes on through the other NIC.
+    pub(super) fn change(&self, own: usize, to: usize) {
+        self.nics.with(|nics| change(nics, own, to));
+    }
+
     /// Where the connection goes on between two requests: to a NIC that is to be tried again, from one that is down,
     /// or to one with fewer connections.
     pub(super) fn between(&self, own: usize, now: Instant) -> usize {
@@ -243,7 +250,7 @@ mod tests {
         let one = Nics::new(0, now);
         assert_eq!([one.join(), one.join(), one.between(0, now), one.after_failure(0)], [0; 4]);
         assert!([0; 3].iter().all(|_| !one.failed(0, Broken, now)));
-        assert!(!one.is_silent(0, now) && one.others_moved(0, &one.since()) == 0);
+        assert!(!one.is_silent(0, now) && one.best_other(0, &one.since()).is_none());
     }
 
     #[test]
@@ -316,8 +323,9 @@ mod tests {
         let since = nics.since();
         nics.came(0, 10, begin + STEP);
         nics.came(1, 400, begin + STEP);
-        assert_eq!([nics.others_moved(0, &since), nics.others_moved(1, &since)], [200, 5]);
-        assert_eq!(nics.others_moved(0, &nics.since()), 0);
+        assert_eq!(nics.best_other(0, &since), Some((1, 200)));
+        assert_eq!(nics.best_other(1, &since), Some((0, 5)));
+        assert_eq!(nics.best_other(0, &nics.since()), Some((1, 0)));
         assert!(!nics.failed(0, Crawls, begin + STEP));
         nics.came(0, 10, begin + STEP * 2);
         assert!(nics.failed(0, Crawls, begin + STEP * 2));

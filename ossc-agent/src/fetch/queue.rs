@@ -159,6 +159,11 @@ impl Queue {
         self.signal.one();
     }
 
+    /// Every byte is there or on its way: what is on its way is all that the load still waits for.
+    pub(super) fn is_endgame(&self) -> bool {
+        self.state.with(|state| !state.lanes.has_missing())
+    }
+
     /// Lets an idle connection look again. Called when peers have news.
     pub(super) fn wake(&self) {
         self.signal.one();

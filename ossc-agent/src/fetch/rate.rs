@@ -9,12 +9,39 @@ use std::time::Duration;
 /// second are sent, far from OSS's limit of 10 000 an account (2 000 for sequential keys).
 const EXTENT_TIME: Duration = Duration::from_millis(100);
 
-/// A request is not called a crawl before this time ...
-const CRAWL_TIME: Duration = Duration::from_secs(1);
-/// ... and then is one that moves less than this part of what a connection through another NIC does ...
-const CRAWL: u64 = 8;
-/// ... that would take longer than this to its end.
-const LAST_WAIT: Duration = Duration::from_secs(1);
+/// When a request has fallen so far behind those through another NIC that it goes on there. A limit that all NICs
+/// share makes all of them slow, and is no reason to leave one.
+pub(super) struct Behind {
+    /// It has been given this time to show its speed, ...
+    after: Duration,
+    /// ... moves less than this part of what a connection through another NIC does, ...
+    part: u64,
+    /// ... and would take longer than this to its end.
+    wait: Duration,
+}
+
+/// Through a NIC that has slowed down, or is far slower than the others, a block would be waited for at any time.
+pub(super) const CRAWL: Behind =
+    Behind { after: Duration::from_secs(1), part: 8, wait: Duration::from_secs(1) };
+
+/// Once nothing is left to begin, the whole load waits for the last requests (BitTorrent's endgame; here no byte is
+/// asked for twice): what would come in half of the time elsewhere, and later than a new connection costs.
+pub(super) const ENDGAME: Behind =
+    Behind { after: Duration::from_millis(100), part: 2, wait: Duration::from_millis(200) };
+
+impl Behind {
+    /// Whether a request that has moved `bytes` in `took`, with `left` to come, may be behind: the rest of the
+    /// question costs more.
+    pub(super) fn is_possible(&self, bytes: u64, left: u64, took: Duration) -> bool {
+        let wide = u128::from;
+        took > self.after && wide(left) * took.as_nanos() > wide(bytes) * self.wait.as_nanos()
+    }
+
+    /// Whether it is, where a connection through another NIC moved `others` in the same time.
+    pub(super) fn holds(&self, bytes: u64, left: u64, took: Duration, others: u64) -> bool {
+        self.is_possible(bytes, left, took) && bytes < others / self.part
+    }
+}
 
 /// Moving average of a connection's speed, its reply times included.
 #[derive(Debug, Default)]
@@ -37,25 +64,27 @@ impl Rate {
     }
 }
 
-/// Whether `bytes` in `took` is a crawl, of which `left` bytes are not worth waiting for where there is another path:
-/// through a NIC that has slowed down, or is far slower than the others, a block would be waited for at the end of a
-/// load. `others` says what a connection through another NIC moved in the same time: a limit that all share makes all
-/// of them slow, and is no reason to leave a NIC. A request is given some time to begin with.
-pub(super) fn is_crawl(bytes: u64, left: u64, took: Duration, others: impl FnOnce() -> u64) -> bool {
-    let wide = u128::from;
-    took > CRAWL_TIME
-        && wide(left) * took.as_nanos() > wide(bytes) * LAST_WAIT.as_nanos()
-        && bytes < others() / CRAWL
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn the_end_is_left_to_nics_that_are_twice_as_fast() {
+        let slow = |bytes: u64, left: u64, millis, others: u64| {
+            ENDGAME.holds(bytes << 10, left << 10, Duration::from_millis(millis), others << 10)
+        };
+        assert!(slow(99, 300, 150, 200));
+        assert!(!slow(100, 300, 150, 200));
+        assert!(!slow(99, 300, 100, 200), "it has just begun");
+        assert!(!slow(99, 132, 150, 200), "nearly there");
+        assert!(slow(0, 1, 150, 2));
+        assert!(!slow(0, 1, 150, 0), "nor do others move");
+    }
+
+    #[test]
     fn a_crawl_is_far_below_what_others_do_and_far_from_its_end() {
         let crawls = |bytes: u64, left: u64, seconds, others: u64| {
-            is_crawl(bytes << 20, left << 20, Duration::from_secs(seconds), || others << 20)
+            CRAWL.holds(bytes << 20, left << 20, Duration::from_secs(seconds), others << 20)
         };
         assert!(crawls(19, 100, 2, 160));
         assert!(!crawls(20, 100, 2, 160));

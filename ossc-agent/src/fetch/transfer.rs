@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crc_fast::{CrcAlgorithm, Digest};
 use tokio::time::timeout;
 
-use super::limit::Limit;
+use super::limit::{Limit, OriginLimit};
 use super::nics::{Nics, Since};
 use super::patience::{Bound, Kind, Patience};
 use super::queue::{Flow, Queue};
-use super::rate::is_crawl;
+use super::rate::{CRAWL, ENDGAME};
 use super::source::{Body, Fault, Remedy, Source};
 use super::turns::Turns;
 use crate::base::{BlockIndex, ByteRange, Extent, Layout};
@@ -21,9 +21,9 @@ use crate::peer;
 use crate::store::{self, File};
 
 /// Most bytes taken from a connection at once: enough that system calls do not count and the page cache takes large
-/// folios, small enough that what was received is still in the processor's cache when it is written and summed
-/// (docs/performance.md has the figures).
-const SLICE: u64 = 512 << 10;
+/// folios, and so few that they fit into the second-level cache of a processor three times, as the kernel received
+/// them, as they are summed, and in the page cache (docs/performance.md has the figures).
+const SLICE: u64 = 128 << 10;
 
 /// Requests in a row that are given up because they stand still, before that counts as a failure.
 const MOST_GIVEN_UP: u32 = 6;
@@ -38,6 +38,10 @@ pub(super) enum Trouble {
     },
     /// It is far slower than others through another NIC.
     Crawls,
+    /// All that is left of the load is on its way, and this would come sooner through another NIC.
+    SlowToEnd {
+        nic: usize,
+    },
     Write(store::Error),
 }
 
@@ -60,6 +64,7 @@ struct ShortBody {
 pub(super) struct Way<'a> {
     pub(super) patience: &'a Patience,
     pub(super) limit: &'a Limit,
+    pub(super) origin: &'a OriginLimit,
     pub(super) nics: &'a Nics,
     pub(super) nic: usize,
     /// The source has yet to be connected.
@@ -82,9 +87,22 @@ impl Way<'_> {
 }
 
 impl Pace<'_> {
-    fn is_crawl(&self, moved: u64, left: u64) -> bool {
-        let others = || self.way.nics.others_moved(self.way.nic, &self.since);
-        is_crawl(moved, left, self.asked.elapsed(), others)
+    /// Whether the request is to be left after `moved` bytes, with `left` to come.
+    fn check(&self, moved: u64, left: u64, queue: &Queue) -> Result<(), Trouble> {
+        let Way { nics, nic, .. } = self.way;
+        let took = self.asked.elapsed();
+        // The endgame's bounds are the narrower ones.
+        if !ENDGAME.is_possible(moved, left, took) {
+            return Ok(());
+        }
+        let Some((best, others)) = nics.best_other(nic, &self.since) else { return Ok(()) };
+        if CRAWL.holds(moved, left, took, others) {
+            return Err(Trouble::Crawls);
+        }
+        if ENDGAME.holds(moved, left, took, others) && queue.is_endgame() {
+            return Err(Trouble::SlowToEnd { nic: best });
+        }
+        Ok(())
     }
 }
 
@@ -181,6 +199,10 @@ impl<'a> Transfer<'a> {
             // Pieces end where the next one is aligned in the file, so that the page cache can use large folios.
             let max = usize::try_from(wanted.min(SLICE - self.position % SLICE)).unwrap_or(usize::MAX);
             limit.take(max as u64).await;
+            if let Some(pace) = &pace {
+                // From OSS.
+                pace.way.origin.take(max as u64).await;
+            }
             match &pace {
                 Some(pace) => self.fill(body, max, from, pace).await?,
                 None => body.fill(max).await?,
@@ -204,8 +226,8 @@ impl<'a> Transfer<'a> {
             }
             let Some(pace) = &pace else { continue };
             self.given_up = 0;
-            if self.position < self.end && pace.is_crawl(self.position - from, self.end - self.position) {
-                return Err(Trouble::Crawls);
+            if self.position < self.end {
+                pace.check(self.position - from, self.end - self.position, self.queue)?;
             }
         }
         Ok(Flow::Continue)
@@ -238,9 +260,7 @@ impl<'a> Transfer<'a> {
                 return Err(Trouble::Still { silent });
             }
             let moved = self.position - from + come as u64;
-            if pace.is_crawl(moved, self.end - from - moved) {
-                return Err(Trouble::Crawls);
-            }
+            pace.check(moved, self.end - from - moved, self.queue)?;
         }
     }
 

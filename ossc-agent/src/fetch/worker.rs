@@ -15,7 +15,7 @@ use super::Event;
 use super::crowd::Crowd;
 use super::failure::{Cause, Failure};
 use super::from_peers::{FromPeers, from_peers};
-use super::limit::Limit;
+use super::limit::{Limit, OriginLimit};
 use super::nics::{self, Nics};
 use super::patience::Patience;
 use super::queue::{Queue, Work};
@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub(super) patience: Patience,
     pub(super) crowd: Crowd,
     pub(super) limit: Limit,
+    pub(super) origin: OriginLimit,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) retry: Policy,
     pub(super) peers: Option<Peers>,
@@ -153,6 +154,7 @@ impl<S: Source> Connection<S> {
             let way = Way {
                 patience: &shared.patience,
                 limit: &shared.limit,
+                origin: &shared.origin,
                 nics: &shared.nics,
                 nic: self.nic,
                 fresh: self.fresh,
@@ -170,6 +172,15 @@ impl<S: Source> Connection<S> {
             let fault = match result {
                 Ok(_) => return,
                 Err(Trouble::Source(fault)) => fault,
+                Err(Trouble::SlowToEnd { nic }) => {
+                    let (object, range) = (&file.object().key, transfer.stuck_at());
+                    tracing::debug!(object, %range, from = self.nic, to = nic, "the end goes over a faster NIC");
+                    shared.nics.change(self.nic, nic);
+                    self.rate = Rate::default();
+                    self.connect(nic);
+                    shared.queue.retried(false);
+                    continue;
+                }
                 Err(trouble @ (Trouble::Still { .. } | Trouble::Crawls)) if transfer.give_up() => {
                     tracing::debug!(
                         object = file.object().key,

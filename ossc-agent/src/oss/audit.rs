@@ -1,13 +1,19 @@
 //! The audit log: a JSON line for each request that is sent, written by a thread of its own. Who ends a request
 //! leaves its line in a queue of bounded length and goes on; a line that finds no room is counted, and the next one
-//! that is written says how many are missing. Driven by `requests`; docs/audit.md describes the fields.
+//! that is written says how many are missing. Driven by `requests`, and for requests to peers by `peer`; docs/audit.md
+//! describes the fields.
+
+mod peer;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
+pub use self::peer::PeerRequest;
+use crate::base::ByteRange;
 use crate::sys::log_file::LogFile;
 use crate::sys::privileges;
 
@@ -21,8 +27,11 @@ const WRITE: usize = 128;
 pub(super) struct Line {
     /// When it was begun: RFC 3339, UTC, milliseconds.
     pub(super) time: String,
-    /// get, head, list, credentials or probe.
+    /// get, head, list, credentials, probe or peer.
     pub(super) operation: &'static str,
+    /// The node that was asked, instead of OSS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peer: Option<String>,
     /// Key of the object, prefix of a listing, path or action of a request for credentials.
     pub(super) key: String,
     /// As in the `Range` header.
@@ -54,6 +63,45 @@ pub(super) struct Line {
     pub(super) code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
+}
+
+impl Line {
+    /// Of a request that begins now.
+    pub(super) fn begin(operation: &'static str, key: &str, range: Option<ByteRange>, attempt: u32) -> Self {
+        Self {
+            time: Timestamp::try_from(SystemTime::now())
+                .map_or_else(|_| String::new(), |now| format!("{now:.3}")),
+            operation,
+            peer: None,
+            key: key.to_owned(),
+            range: range.map(|range| format!("bytes={}-{}", range.start(), range.end().saturating_sub(1))),
+            nic: None,
+            local: None,
+            status: None,
+            request_id: None,
+            bytes: 0,
+            duration_ms: 0.0,
+            lane: None,
+            attempt,
+            code: None,
+            error: None,
+        }
+    }
+
+    /// The reply's head has come.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = Some(status);
+        self.error = (status >= 400).then(|| format!("status {status}"));
+    }
+
+    /// It is over after this time; None is before its end.
+    pub(super) fn ended(&mut self, took: Option<Duration>, begun: Instant) {
+        if took.is_none() {
+            self.error = Some("given up before its end".to_owned());
+        }
+        let took = took.unwrap_or_else(|| begun.elapsed());
+        self.duration_ms = f64::from(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
+    }
 }
 
 /// A line as it is written.
@@ -204,22 +252,7 @@ mod tests {
     use super::*;
 
     fn line(key: &str) -> Line {
-        Line {
-            time: "2026-01-02T03:04:05.678Z".to_owned(),
-            operation: "get",
-            key: key.to_owned(),
-            range: None,
-            nic: None,
-            local: None,
-            status: Some(206),
-            request_id: None,
-            bytes: 7,
-            duration_ms: 1.5,
-            lane: Some("demand"),
-            attempt: 1,
-            code: None,
-            error: None,
-        }
+        Line::begin("get", key, None, 1)
     }
 
     #[test]

@@ -17,11 +17,12 @@ use super::dial::Dialer;
 use super::endpoint::Endpoint;
 use super::error::{Error, ReplyFacts, ServiceError, printable};
 use super::http::{self, Limits, Reply};
+use super::proxy::{self, Proxy};
 use super::requests::{About, Operation, Requests, Watchers};
 use super::retry::Retry;
 use super::sign::{self, Signer};
 use super::{list, metadata, tls, uri};
-use crate::base::{Nic, Object, millis};
+use crate::base::{Nic, Object, chain, millis};
 use crate::metrics;
 
 /// Size of a reply's body, bytes: 1000 keys of 1024 bytes, percent-encoded, with their metadata, are under 5 MiB.
@@ -61,6 +62,8 @@ impl Client {
     pub fn watched(config: Config, watchers: Watchers) -> Result<Self, Error> {
         let endpoint =
             Endpoint::new(&config.endpoint, &config.bucket, config.cname, config.region.as_deref())?;
+        let proxy = config.proxy.as_ref().map(Proxy::parse).transpose()?;
+        let endpoint = endpoint.through(proxy.map(Arc::new));
         let tls = if endpoint.authority().tls || config.credentials.wants_tls() {
             Some(tls::client_config(config.ca_file.as_deref())?)
         } else {
@@ -197,7 +200,11 @@ impl Shared {
                 continue;
             }
             let Some(wait) = retry.wait(&error, fastrand::f64()) else { return Err(error) };
-            tracing::warn!(%error, wait_ms = millis(wait), "request to OSS failed; trying again");
+            tracing::warn!(
+                error = chain(&error),
+                wait_ms = millis(wait),
+                "request to OSS failed; trying again"
+            );
             tokio::time::sleep(wait).await;
             // A try made later may mend again: one server whose clock is off must not spoil all that follow.
             repair = Repair::default();
@@ -251,6 +258,10 @@ impl Shared {
             ec: reply.header("x-oss-ec"),
             err: reply.header("x-oss-err"),
             date: reply.header("date"),
+            proxy: proxy::answerer(
+                self.endpoint.authority().reading_proxy(),
+                reply.header("x-oss-request-id"),
+            ),
             body: &reply.body,
         };
         let error = ServiceError::new(operation, &about, &facts);

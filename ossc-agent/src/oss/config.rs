@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::credentials::CredentialSource;
+use super::credentials::{CredentialSource, Secret};
 use crate::base::Nic;
 
 /// How long OSS may be silent unless the user says otherwise (py SDK v2 `defaults.py`: read timeout 20 s).
@@ -25,6 +25,8 @@ pub struct Config {
     pub region: Option<String>,
     /// Endpoint is a CNAME of the bucket.
     pub cname: bool,
+    /// HTTP proxy that requests to the endpoint go through, `http://[user:password@]host:port`; None = directly.
+    pub proxy: Option<Secret>,
     /// Extra trusted roots, PEM.
     pub ca_file: Option<PathBuf>,
     /// Where access keys come from.

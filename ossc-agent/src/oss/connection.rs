@@ -24,6 +24,7 @@ use super::deadline::within;
 use super::dial::Stream;
 use super::error::Error;
 use super::http::AGENT;
+use super::proxy::Proxy;
 use super::reply::{self, ReplyHead};
 use super::requests::{About, Operation, Sent};
 use super::{metadata, sign};
@@ -157,7 +158,7 @@ impl Connection {
         let Reply { stream, head, mut sent, .. } = reply;
         self.idle = (whole && head.keep_alive).then_some(stream);
         sent.received(body.len() as u64);
-        Err(sent.failed(head.service_error(target, &body)))
+        Err(sent.failed(head.service_error(target, &body, self.shared.endpoint.authority().reading_proxy())))
     }
 
     /// The whole request head, signed anew only if the signature at hand is not for this object, clock and key,
@@ -278,13 +279,16 @@ impl Prepared {
             None => Vec::new(),
         };
         let path = shared.endpoint.path(&shared.bucket, &object.key);
-        let host = shared.endpoint.authority().host_header();
+        let to = shared.endpoint.authority();
+        let (path, host) = (to.target(&path), to.host_header());
         let mut text = Zeroizing::new(format!(
             "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {AGENT}\r\naccept-encoding: identity\r\n\
              if-match: {etag}\r\n"
         ));
         let signed = signed.iter().map(|(name, value)| (*name, value.as_str()));
-        for (name, value) in fixed.into_iter().chain(signed) {
+        let for_proxy = to.reading_proxy().and_then(Proxy::authorization);
+        let for_proxy = for_proxy.map(|value| ("proxy-authorization", value));
+        for (name, value) in fixed.into_iter().chain(signed).chain(for_proxy) {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("range: bytes=");

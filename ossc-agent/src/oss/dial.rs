@@ -1,4 +1,4 @@
-//! New connections: name to addresses, address to socket, socket to TLS. Both the control requests (`http`)
+//! New connections: name to addresses, address to socket, by way of a proxy if one is set, socket to TLS. Both the control requests (`http`)
 //! and the data path (`connection`) dial here. Holds nothing of a runtime, so threads with runtimes of their
 //! own share one dialer. Failures are plain I/O errors; the callers add the object they were dialling for.
 
@@ -21,11 +21,12 @@ use tokio_rustls::client::TlsStream;
 
 use super::deadline::within;
 use super::endpoint::Authority;
+use super::proxy;
 use super::requests::Requests;
 use crate::base::Nic;
 use crate::sys;
 
-/// Time for a name's lookup, then for a TCP connect, then for a TLS handshake (py SDK v2 `defaults.py`: connect timeout 10 s).
+/// Time for a name's lookup, then for a TCP connect, then for a proxy's tunnel, then for a TLS handshake (py SDK v2 `defaults.py`: connect timeout 10 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many of a name's addresses one dial tries before it gives up.
 const MAX_ADDRESSES_TRIED: usize = 3;
@@ -79,15 +80,19 @@ impl Dialer {
 
     /// Connects, bound to `source` if given. Tries the addresses of a name in turn.
     pub(super) async fn connect(&self, to: &Authority, source: Option<&Nic>) -> io::Result<Stream> {
-        let lookup = tokio::net::lookup_host((to.host.as_str(), to.port));
-        let found = within(CONNECT_TIMEOUT, lookup).await.map_err(|error| about(&to.host, &error))?;
+        let (host, port) = to.next_hop();
+        let name = to.proxy.as_ref().map_or_else(|| host.to_owned(), ToString::to_string);
+        let lookup = tokio::net::lookup_host((host, port));
+        let found = within(CONNECT_TIMEOUT, lookup).await.map_err(|error| about(&name, &error))?;
         let found: Vec<SocketAddr> = found.collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let none = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        let mut last = about(&format!("{} has no address of the source's family", to.host), &none);
+        let mut last = about(&format!("{name} has no address of the source's family"), &none);
         for address in rotate(&found, source, turn).into_iter().take(MAX_ADDRESSES_TRIED) {
             match self.connect_address(to, address, source).await {
                 Ok(stream) => return Ok(stream),
+                Err(error) if proxy::is_final(&error) => return Err(error),
+                Err(error) if to.proxy.is_some() => last = about(&format!("by {name}, {address}"), &error),
                 Err(error) => last = about(&address.to_string(), &error),
             }
         }
@@ -104,9 +109,12 @@ impl Dialer {
             Some(source) => about(&format!("from source {source}"), &error),
             None => error,
         })?;
-        let stream = within(CONNECT_TIMEOUT, TcpSocket::from_std_stream(socket).connect(address)).await?;
+        let mut stream = within(CONNECT_TIMEOUT, TcpSocket::from_std_stream(socket).connect(address)).await?;
         if !to.tls {
             return Ok(Stream::Plain { socket: stream, most_waiting: 0 });
+        }
+        if let Some(proxy) = &to.proxy {
+            stream = within(CONNECT_TIMEOUT, proxy.tunnel(stream, to)).await?;
         }
         let config = self.tls.clone().ok_or_else(|| io::Error::other("TLS is not set up"))?;
         let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;

@@ -3,9 +3,12 @@
 //! Rules: none of a scheme = https; an IP address forces path style (as the SDKs do, because
 //! `bucket.127.0.0.1` is no host name); a CNAME is used as it is; else the bucket is put before the host.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::error::Error;
+use super::proxy::Proxy;
 use super::uri;
 
 /// Port of an endpoint that names none.
@@ -23,6 +26,8 @@ pub(super) struct Authority {
     pub(super) host: String,
     /// TCP port.
     pub(super) port: u16,
+    /// By way of this.
+    pub(super) proxy: Option<Arc<Proxy>>,
 }
 
 /// How the bucket gets into the URL.
@@ -61,14 +66,43 @@ impl Authority {
             return Err("expected [http://|https://]host[:port] without a path");
         }
         let port = port.unwrap_or(if tls { HTTPS_PORT } else { HTTP_PORT });
-        Ok(Self { tls, host: host.to_ascii_lowercase(), port })
+        Ok(Self { tls, host: host.to_ascii_lowercase(), port, proxy: None })
     }
 
     /// The `Host` header: the port only when it is not the scheme's own.
     pub(super) fn host_header(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let default = if self.tls { HTTPS_PORT } else { HTTP_PORT };
-        if self.port == default { host } else { format!("{host}:{}", self.port) }
+        if self.port == default { self.bracketed().into_owned() } else { self.host_and_port() }
+    }
+
+    /// `host:port`, what a proxy is asked to connect to.
+    pub(super) fn host_and_port(&self) -> String {
+        format!("{}:{}", self.bracketed(), self.port)
+    }
+
+    fn bracketed(&self) -> Cow<'_, str> {
+        if self.host.contains(':') { format!("[{}]", self.host).into() } else { self.host.as_str().into() }
+    }
+
+    /// Name or address, and port, that connections are made to.
+    pub(super) fn next_hop(&self) -> (&str, u16) {
+        match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (&self.host, self.port),
+        }
+    }
+
+    /// The proxy that reads requests to here, and not only carries them.
+    pub(super) fn reading_proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_deref().filter(|_| !self.tls)
+    }
+
+    /// What stands in a request's first line for this path and query.
+    pub(super) fn target<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        match self.reading_proxy() {
+            Some(_) => format!("http://{}{path}", self.host_header()).into(),
+            None => path.into(),
+        }
     }
 }
 
@@ -98,6 +132,12 @@ impl Endpoint {
             Style::VirtualHost
         };
         Ok(Self { authority, style, region })
+    }
+
+    /// The same bucket by way of a proxy.
+    pub(super) fn through(mut self, proxy: Option<Arc<Proxy>>) -> Self {
+        self.authority.proxy = proxy;
+        self
     }
 
     /// Where to connect to.

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 pub use self::service::ServiceError;
 pub(super) use self::service::{ReplyFacts, printable};
 use super::credentials::CredentialsError;
+use super::proxy;
 
 /// Failure of a request or of its set-up.
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +155,8 @@ impl Error {
         match self {
             Self::Service(error) => error.is_retryable(),
             Self::Credentials(error) => error.is_retryable(),
-            Self::Transport { .. }
-            | Self::Stalled { .. }
-            | Self::ShortBody { .. }
-            | Self::Protocol { .. } => true,
+            Self::Transport { source, .. } => !proxy::is_final(source),
+            Self::Stalled { .. } | Self::ShortBody { .. } | Self::Protocol { .. } => true,
             Self::Setting { .. }
             | Self::CaFile { .. }
             | Self::NoRoots

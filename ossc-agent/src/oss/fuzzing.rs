@@ -72,7 +72,7 @@ pub(crate) fn reply_head(bytes: &[u8]) {
         assert_eq!((head.status, head.length), (206, Some(20)));
         assert!(!head.is_interim() && head.error_body_length().is_some());
     }
-    let line = head.service_error("oss://b/k", bytes).to_string();
+    let line = head.service_error("oss://b/k", bytes, None).to_string();
     assert!(!line.contains(char::is_control), "it can forge lines of the log: {line:?}");
     for date in String::from_utf8_lossy(bytes).lines().filter_map(|line| line.split_once(": ")) {
         let clock = Clock::default();

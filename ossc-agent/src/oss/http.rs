@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::http::response::Parts;
 use hyper::{Method, Request as HttpRequest};
 use hyper_util::rt::TokioIo;
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::deadline::within;
 use super::dial::{Dialer, Stream};
 use super::endpoint::Authority;
+use super::proxy::Proxy;
 use super::requests::{About, Sent};
 
 /// Sent with every request, so that a bucket's access log shows who read.
@@ -87,14 +88,16 @@ pub(super) async fn exchange(dialer: &Dialer, request: Request<'_>, limits: Limi
 fn build(request: &Request<'_>) -> io::Result<HttpRequest<Full<Bytes>>> {
     let mut builder = HttpRequest::builder()
         .method(&request.method)
-        .uri(request.target)
+        .uri(&*request.authority.target(request.target))
         .header(HOST, request.authority.host_header())
         .header(USER_AGENT, AGENT)
         .header(ACCEPT_ENCODING, "identity");
-    for (name, value) in request.headers {
+    let for_proxy = request.authority.reading_proxy().and_then(Proxy::authorization);
+    let for_proxy = for_proxy.map(|value| (PROXY_AUTHORIZATION.as_str(), value));
+    for (name, value) in request.headers.iter().copied().chain(for_proxy) {
         let mut value = HeaderValue::from_str(value).map_err(io::Error::other)?;
         value.set_sensitive(true);
-        builder = builder.header(*name, value);
+        builder = builder.header(name, value);
     }
     builder.body(Full::new(request.body.clone())).map_err(io::Error::other)
 }

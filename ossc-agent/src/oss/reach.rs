@@ -28,10 +28,10 @@ pub struct Reach {
 }
 
 impl Client {
-    /// What the endpoint's name resolves to.
+    /// What the name of the endpoint, or of the proxy before it, resolves to.
     pub async fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
         let authority = self.shared.endpoint.authority();
-        let lookup = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await;
+        let lookup = tokio::net::lookup_host(authority.next_hop()).await;
         let found = lookup.map_err(|error| Error::transport(&authority.host_header(), "resolving", error))?;
         Ok(found.collect())
     }

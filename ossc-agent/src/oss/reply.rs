@@ -5,6 +5,7 @@
 
 use super::error::{Error, ReplyFacts, ServiceError};
 use super::metadata::{self, CRC64_HEADER};
+use super::proxy::{self, Proxy};
 use crate::base::{ByteRange, Object};
 
 /// Most headers of a reply; OSS sends about 20, and `x-oss-meta-*` of the user's.
@@ -92,13 +93,14 @@ impl ReplyHead {
     }
 
     /// What OSS says in a reply that is not a success.
-    pub(super) fn service_error(&self, target: &str, body: &[u8]) -> Error {
+    pub(super) fn service_error(&self, target: &str, body: &[u8], proxy: Option<&Proxy>) -> Error {
         let facts = ReplyFacts {
             status: self.status,
             request_id: self.request_id.as_deref(),
             ec: self.ec.as_deref(),
             err: None,
             date: self.date.as_deref(),
+            proxy: proxy::answerer(proxy, self.request_id.as_deref()),
             body,
         };
         Error::Service(Box::new(ServiceError::new("GET", target, &facts)))

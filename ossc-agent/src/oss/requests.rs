@@ -3,9 +3,7 @@
 //! future is dropped ends too.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-
-use jiff::Timestamp;
+use std::time::{Duration, Instant};
 
 use super::audit::{Audit, Line};
 use super::dial::Stream;
@@ -86,23 +84,8 @@ impl Requests {
     pub(super) fn begin(self: &Arc<Self>, about: About<'_>) -> Sent {
         let is_watched = self.watchers.audit.is_some() || self.watchers.spans.is_some();
         let line = is_watched.then(|| Line {
-            time: Timestamp::try_from(SystemTime::now())
-                .map_or_else(|_| String::new(), |now| format!("{now:.3}")),
-            operation: about.operation.name(),
-            key: about.key.to_owned(),
-            range: about
-                .range
-                .map(|range| format!("bytes={}-{}", range.start(), range.end().saturating_sub(1))),
-            nic: None,
-            local: None,
-            status: None,
-            request_id: None,
-            bytes: 0,
-            duration_ms: 0.0,
             lane: about.lane.map(Lane::name),
-            attempt: about.attempt,
-            code: None,
-            error: None,
+            ..Line::begin(about.operation.name(), about.key, about.range, about.attempt)
         });
         if about.attempt > 1 {
             self.metrics.retried(about.operation.name());
@@ -160,8 +143,7 @@ impl Sent {
             self.received = None;
         }
         if let Some(line) = &mut self.line {
-            line.status = Some(status);
-            line.error = (status >= 400).then(|| format!("status {status}"));
+            line.answered(status);
             line.request_id = request_id.map(str::to_owned);
         }
     }
@@ -210,11 +192,7 @@ impl Drop for Sent {
         self.requests.metrics.ended(self.operation.name(), end, took);
         let Some(mut line) = self.line.take() else { return };
         line.code = code;
-        if self.took.is_none() {
-            line.error = Some("given up before its end".to_owned());
-        }
-        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
-        line.duration_ms = f64::from(micros) / 1000.0;
+        line.ended(self.took, self.begun);
         if let Some(spans) = &self.requests.watchers.spans {
             spans.request(&spans::Request {
                 operation: line.operation,

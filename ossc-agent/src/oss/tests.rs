@@ -1,10 +1,11 @@
 //! The client against small servers with canned replies: `control` for listings and metadata, `data` for ranged
-//! GETs, `tls` for https, `outside` for bytes nobody foresaw. `server` is the server, also for the tests of the
+//! GETs, `tls` for https, `proxy` for those behind one, `outside` for bytes nobody foresaw. `server` is the server, also for the tests of the
 //! credential sources.
 
 mod control;
 mod data;
 mod outside;
+mod proxy;
 pub(super) mod server;
 mod tls;
 
@@ -22,6 +23,7 @@ fn config(endpoint: &str, prefix: &str) -> Config {
         prefix: prefix.to_owned(),
         region: Some("cn-hangzhou".to_owned()),
         cname: false,
+        proxy: None,
         ca_file: None,
         credentials: CredentialSource::Static(keys("AK1")),
         request_timeout: config::DEFAULT_REQUEST_TIMEOUT,

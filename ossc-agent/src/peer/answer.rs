@@ -104,7 +104,11 @@ impl Swarm {
     pub(super) fn served(&mut self, to: &Name, (file, block): (FileId, BlockIndex)) {
         let node = self.find(to).filter(|node| *node != NodeIndex::ME);
         let Some(node) = node else { return };
-        let entry = self.nodes.get_mut(node.index());
+        let bytes = self.len((file, block));
+        let mut entry = self.nodes.get_mut(node.index());
+        if let Some(entry) = &mut entry {
+            entry.traffic.served.add(bytes);
+        }
         if let Some(have) = entry.and_then(|entry| entry.have.get_mut(file.index())?.as_mut())
             && have.set(block)
             && let Some(file) = self.files.get_mut(file.index())

@@ -53,7 +53,7 @@ impl Swarm {
             return None;
         }
         let nodes = self.domain.len().max(1) as u64;
-        let own_turn = self.own_place();
+        let own_turn = self.own_place;
         // Among many nodes news are old. But all read their own blocks in order, so how far this one is with them
         // tells how far the others are.
         let mut read_until = if nodes > MANY { self.first_reading() } else { 0 };
@@ -62,10 +62,11 @@ impl Swarm {
         for at in wanted.take(SCAN) {
             let position = self.position(at);
             let (own_limit, peer_limit) = *limits.get_or_insert_with(|| {
-                let ahead = self.settings.look_ahead.max(4 * nodes * self.len(at));
+                // Of a small model, too, each node has some blocks of its own to read, and others to ask for.
+                let least = 4 * nodes * self.len(at);
                 (
-                    self.frontier().max(position).saturating_add(ahead),
-                    position.saturating_add(self.settings.window),
+                    self.frontier().max(position).saturating_add(self.settings.look_ahead.max(least)),
+                    position.saturating_add(self.settings.window.max(least)),
                 )
             });
             if position > own_limit.max(peer_limit) {
@@ -114,12 +115,6 @@ impl Swarm {
             self.mark_guess(at);
         }
         Some(at)
-    }
-
-    /// This node's place among all that own blocks, by their keys, which all nodes know alike.
-    fn own_place(&self) -> u64 {
-        let Some(own) = self.nodes.get(NodeIndex::ME.index()) else { return 0 };
-        self.candidates.iter().filter(|candidate| candidate.key < own.key).count() as u64
     }
 
     /// Whether this node is to read the block from the origin: nobody has it, and its owner is this node, or every

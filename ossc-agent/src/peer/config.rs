@@ -22,6 +22,8 @@ pub struct Config {
     pub cluster: Name,
     /// This node's name; from its address if there is none.
     pub node: Option<Name>,
+    /// Blocks are shared with nodes of the same zone alone.
+    pub zone: Option<Name>,
     /// Speed of its network in Gbit/s: how much of the model it reads compared with others.
     pub weight: f64,
     /// Most bytes a second sent to peers.

@@ -1,7 +1,9 @@
 //! What a node read from the origin and why, what came from peers, and how often each of their answers was given.
 //! Counted by [`super::swarm::Swarm`], where it is decided; the agent logs it once, at the end of a load.
 
+use super::id::Name;
 use super::pursuit::{Outcome, Role};
+use super::swarm::Swarm;
 
 /// Why a block was read from the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, bytes: u64) {
+    pub(super) fn add(&mut self, bytes: u64) {
         self.blocks += 1;
         self.bytes += bytes;
     }
@@ -69,6 +71,50 @@ pub struct Counts {
     pub corrupt: u64,
     /// Sent to peers. Counted by the server.
     pub served: Tally,
+}
+
+/// What went between this node and another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Traffic {
+    /// Requests to it.
+    pub(super) asked: u64,
+    /// Blocks that came from it.
+    pub(super) received: Tally,
+    /// Blocks that it was sent.
+    pub(super) served: Tally,
+}
+
+/// Another node, and what went between it and this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// Its name.
+    pub name: Name,
+    /// It is there now, and has blocks of this model.
+    pub is_there: bool,
+    /// Nothing is taken from it any more because it sent wrong bytes.
+    pub is_quarantined: bool,
+    /// Requests to it.
+    pub asked: u64,
+    /// Blocks that came from it.
+    pub received: Tally,
+    /// Blocks that it was sent.
+    pub served: Tally,
+}
+
+impl Swarm {
+    /// All nodes but this one.
+    pub(super) fn partners(&self) -> Vec<Partner> {
+        let others = self.nodes.iter().skip(1);
+        let partner = others.map(|node| Partner {
+            name: node.name.clone(),
+            is_there: node.shares(),
+            is_quarantined: node.quarantined,
+            asked: node.traffic.asked,
+            received: node.traffic.received,
+            served: node.traffic.served,
+        });
+        partner.collect()
+    }
 }
 
 impl Counts {

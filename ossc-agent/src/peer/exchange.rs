@@ -15,6 +15,7 @@ use super::swarm::NodeIndex;
 use super::wire::{self, Reply};
 use super::{Came, Inner, Name, Peers, lock};
 use crate::base::{BlockIndex, FileId};
+use crate::oss::PeerRequest;
 
 /// Between two looks whether a second peer is to be asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -25,6 +26,8 @@ pub struct Fetching {
     pursuit: Pursuit,
     /// Whom the body at hand is from.
     from: Option<(NodeIndex, Option<Name>)>,
+    /// Questions for it so far.
+    asked: u32,
     /// Lands the block when this is dropped, unless an [`OriginRead`] has taken that over.
     landing: Option<OriginRead>,
 }
@@ -49,6 +52,7 @@ pub struct OriginRead {
 pub struct Body {
     body: link::Body,
     crc64: u64,
+    audited: Option<Box<PeerRequest>>,
 }
 
 /// A peer's bytes did not come.
@@ -75,10 +79,12 @@ struct Ask {
     role: Role,
     hop: u8,
     wait: Duration,
+    /// From 1.
+    attempt: u32,
 }
 
-/// A reply, its body, and how long its head took.
-type Answer = io::Result<(Reply, link::Body, Duration)>;
+/// A reply, its body, how long its head took, and its line of the audit log.
+type Answer = io::Result<(Reply, link::Body, Duration, Option<PeerRequest>)>;
 
 impl Ask {
     async fn send(self, inner: Arc<Inner>, urgent: bool) -> Answer {
@@ -87,16 +93,27 @@ impl Ask {
             let swarm = inner.swarm();
             (swarm.object(file), swarm.name(self.node).cloned())
         };
-        let address = name.and_then(|name| lock(&inner.addresses).get(&name).copied());
-        let (Some(object), Some(to)) = (object, address) else {
+        let address = name.as_ref().and_then(|name| lock(&inner.addresses).get(name).copied());
+        let (Some(object), Some(name), Some(to)) = (object, name, address) else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
         let line = wire::block_line(object, block);
         let headers = wire::block_headers(self.role, self.hop, self.wait, urgent);
         let asked = Instant::now();
+        let mut audited = inner.audit.as_ref().zip(inner.store.file(file)).map(|(audit, found)| {
+            let range = found.layout().range_of(block);
+            audit.ask_peer(name.as_str(), &found.object().key, range, urgent, self.attempt)
+        });
         let send = Send { to, line: &line, headers: &headers, body: &[], wait: self.wait };
-        let (reply, body) = inner.pool.ask(send).await?;
-        Ok((reply, body, asked.elapsed()))
+        let answer = inner.pool.ask(send).await;
+        if let Some(audited) = &mut audited {
+            match &answer {
+                Ok((reply, _)) => audited.answered(reply.status),
+                Err(error) => audited.ended(Some(error)),
+            }
+        }
+        let (reply, body) = answer?;
+        Ok((reply, body, asked.elapsed(), audited))
     }
 }
 
@@ -111,7 +128,7 @@ impl Peers {
     pub fn fetch(&self, file: FileId, block: BlockIndex, urgent: bool) -> Fetching {
         let pursuit = self.inner.swarm().pursue((file, block), urgent, Instant::now());
         let landing = OriginRead { inner: Arc::clone(&self.inner), file, blocks: block.0..block.0 + 1 };
-        Fetching { inner: Arc::clone(&self.inner), pursuit, from: None, landing: Some(landing) }
+        Fetching { inner: Arc::clone(&self.inner), pursuit, from: None, asked: 0, landing: Some(landing) }
     }
 
     /// Blocks that are read from the origin without asking anybody.
@@ -144,7 +161,8 @@ impl Fetching {
                 }
                 Step::Wait(pause) => tokio::time::sleep(pause).await,
                 Step::Ask { node, role, hop, wait } => {
-                    let ask = Ask { at: self.pursuit.at(), node, role, hop, wait };
+                    self.asked += 1;
+                    let ask = Ask { at: self.pursuit.at(), node, role, hop, wait, attempt: self.asked };
                     if let Some(body) = self.answer(ask).await {
                         return Next::Body(body);
                     }
@@ -167,7 +185,8 @@ impl Fetching {
             // No reader waits, or nobody else has it: both may change.
             wait = LOOK_AGAIN;
         };
-        let other = Ask { node: second, role: Role::Holder, hop: 0, ..ask };
+        self.asked += 1;
+        let other = Ask { node: second, role: Role::Holder, hop: 0, attempt: self.asked, ..ask };
         let mut other = pin!(other.send(Arc::clone(&self.inner), true));
         tokio::select! {
             answer = &mut first => {
@@ -192,7 +211,7 @@ impl Fetching {
     /// Takes in what a peer answered; its body if that is the block.
     async fn take(&mut self, node: NodeIndex, answer: Answer) -> Option<Body> {
         match answer {
-            Ok((reply, body, took)) => {
+            Ok((reply, body, took, mut audited)) => {
                 if let Some(queue) = reply.queue {
                     self.inner.swarm().queue_is(node, queue);
                 }
@@ -200,11 +219,14 @@ impl Fetching {
                     Ok(crc64) => {
                         self.inner.swarm().answered_after(node, took);
                         self.from = Some((node, reply.by));
-                        return Some(Body { body, crc64 });
+                        return Some(Body { body, crc64, audited: audited.map(Box::new) });
                     }
                     Err(outcome) => {
                         // Reads what little body there is, so that the connection is kept.
                         body.whole().await.ok();
+                        if let Some(audited) = &mut audited {
+                            audited.ended(None);
+                        }
                         self.tell(node, &outcome);
                     }
                 }
@@ -228,7 +250,10 @@ impl Fetching {
     }
 
     /// What became of the body: the block is there, or why not.
-    pub fn received(&mut self, result: Result<(), &BodyError>) {
+    pub fn received(&mut self, mut body: Body, result: Result<(), &BodyError>) {
+        if let Some(audited) = &mut body.audited {
+            audited.ended(result.err().map(|error| error as &dyn std::error::Error));
+        }
         let Some((node, by)) = self.from.take() else { return };
         let outcome = match result {
             Ok(()) => Outcome::Got,
@@ -327,7 +352,11 @@ impl Body {
     /// # Errors
     /// When the connection breaks or nothing comes for a while. Final.
     pub async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, BodyError> {
-        Ok(self.body.next(max).await?)
+        let bytes = self.body.next(max).await?;
+        if let (Some(audited), Some(bytes)) = (&mut self.audited, bytes) {
+            audited.received(bytes.len() as u64);
+        }
+        Ok(bytes)
     }
 }
 

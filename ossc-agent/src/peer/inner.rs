@@ -15,6 +15,7 @@ use super::sends::Sends;
 use super::swarm::Swarm;
 use super::{Local, lock, membership, suspects, wire};
 use crate::base::{BlockIndex, FileId};
+use crate::oss::Audit;
 use crate::store::{self, Store};
 
 /// What all threads of the exchange share.
@@ -37,6 +38,8 @@ pub(super) struct Inner {
     pub(super) trial: Trial,
     pub(super) store: Arc<Store>,
     pub(super) pool: Arc<Pool>,
+    /// Gets a line for each request to a peer.
+    pub(super) audit: Option<Audit>,
     pub(super) auth: Arc<Auth>,
     pub(super) sends: Arc<Sends>,
     pub(super) local: Mutex<Option<Arc<dyn Local>>>,
@@ -126,24 +129,25 @@ impl Inner {
 
     /// What this node has, as it tells others.
     pub(super) fn own_have(&self) -> (Vec<(&'static str, String)>, Vec<u8>) {
-        let (objects, reading, draining) = {
+        let (objects, reading, draining, zone) = {
             let swarm = self.swarm();
             let files = self.store.files().iter();
             let objects: Vec<_> = files.filter_map(|file| Some((swarm.object(file.id())?, file))).collect();
-            (objects, swarm.own_reading(), swarm.is_draining())
+            (objects, swarm.own_reading(), swarm.is_draining(), swarm.settings.zone.clone())
         };
         let words: Vec<_> = objects.iter().map(|(_, file)| file.ready().snapshot()).collect();
         let haves = objects.iter().zip(&words).filter(|((_, file), _)| file.layout().block_count() > 0);
         let haves =
             haves.map(|((object, file), words)| (*object, file.layout().block_count(), words.as_slice()));
         let body = wire::have_body(haves, &reading);
-        let headers = vec![
+        let mut headers = vec![
             ("x-ossc-node", self.me.to_string()),
             ("x-ossc-weight", self.weight.to_string()),
             ("x-ossc-age-ms", self.started.elapsed().as_millis().to_string()),
             ("x-ossc-draining", u8::from(draining).to_string()),
             ("x-ossc-queue", self.sends.queue().to_string()),
         ];
+        headers.extend(zone.map(|zone| ("x-ossc-zone", zone.to_string())));
         (headers, body)
     }
 

@@ -219,6 +219,9 @@ impl Swarm {
         self.counts.answered(outcome, bytes);
         if let Some(entry) = self.nodes.get_mut(node.index()) {
             entry.asked = entry.asked.saturating_sub(1);
+            if *outcome == Outcome::Got {
+                entry.traffic.received.add(bytes);
+            }
             match outcome {
                 Outcome::Failed | Outcome::Corrupt => {}
                 _ => entry.breaker.succeeded(),
@@ -302,6 +305,7 @@ impl Swarm {
         self.asks(pursuit.at, node);
         if let Some(node) = self.nodes.get_mut(node.index()) {
             node.asked += 1;
+            node.traffic.asked += 1;
         }
         self.counts.asked(role);
         // Who is not reading it answers at once.

@@ -21,7 +21,7 @@ use self::holders::Holders;
 use self::node::{Node, Shared, forget, frontier};
 pub use self::settings::Settings;
 use super::bitmap::Bitmap;
-use super::counts::Counts;
+use super::counts::{Counts, Traffic};
 use super::health::{Breaker, EscapeBudget};
 use super::id::{Name, ObjectId};
 use super::placement::{self, Candidate, NodeKey, RANKS};
@@ -30,6 +30,8 @@ use crate::base::{BlockIndex, FileId, Layout};
 
 /// Between two looks at whether time alone has changed who owns blocks.
 const RECHECK: Duration = Duration::from_millis(100);
+/// Most nodes in the table, far more than gossip carries; a place in it is counted on from in steps of up to 64.
+const NODES_MAX: u16 = 1 << 15;
 /// Blocks with a wrong checksum after which nothing is taken from a node any more. One may be a broken network.
 const STRIKES: u32 = 3;
 
@@ -63,6 +65,8 @@ pub struct News {
     pub haves: Vec<(ObjectId, Vec<u64>)>,
     /// What it is reading from the origin.
     pub reading: Vec<(ObjectId, BlockIndex)>,
+    /// Its zone, if it has one.
+    pub zone: Option<Name>,
 }
 
 /// A block of a file.
@@ -79,7 +83,9 @@ pub struct Swarm {
     by_object: HashMap<ObjectId, FileId>,
     /// Who owns blocks, and the same for the hash.
     pub(super) domain: Vec<NodeIndex>,
-    pub(super) candidates: Vec<Candidate>,
+    candidates: Vec<Candidate>,
+    /// This node's place among them in the order of their keys, which all nodes know alike.
+    pub(super) own_place: u64,
     /// Counts changes of the domain.
     epoch: u32,
     checked: Option<Instant>,
@@ -145,6 +151,7 @@ impl Swarm {
             by_object,
             domain: Vec::new(),
             candidates: Vec::new(),
+            own_place: 0,
             epoch: 0,
             checked: None,
             changed: now,
@@ -171,7 +178,7 @@ impl Swarm {
         if let Some(node) = self.by_name.get(name) {
             return Some(*node);
         }
-        let node = NodeIndex(u16::try_from(self.nodes.len()).ok()?);
+        let node = NodeIndex(u16::try_from(self.nodes.len()).ok().filter(|node| *node < NODES_MAX)?);
         self.nodes.push(Node {
             name: name.clone(),
             key: NodeKey::of(name),
@@ -183,6 +190,7 @@ impl Swarm {
             strikes: 0,
             breaker: Breaker::default(),
             heard: None,
+            complete: false,
             have: vec![None; self.files.len()],
             reading: Vec::new(),
             frontier: 0,
@@ -190,13 +198,14 @@ impl Swarm {
             answers: Duration::ZERO,
             silent: false,
             queue: 0,
+            traffic: Traffic::default(),
         });
         self.by_name.insert(name.clone(), node);
         Some(node)
     }
 
     /// A peer told what it has. None for news of this node itself.
-    pub fn heard(&mut self, news: News, now: Instant) -> Option<NodeIndex> {
+    pub fn heard(&mut self, mut news: News, now: Instant) -> Option<NodeIndex> {
         let started = now.checked_sub(news.age).unwrap_or(now);
         let node = self.node(&news.name, news.weight, started)?;
         if node == NodeIndex::ME {
@@ -215,6 +224,7 @@ impl Swarm {
         (entry.alive, entry.silent, entry.heard) = (true, false, Some(now));
         entry.breaker.succeeded();
         let mut old = std::mem::replace(&mut entry.have, vec![None; self.files.len()]);
+        let told = news.haves.len();
         for (object, words) in news.haves {
             let Some(file) = self.by_object.get(&object).map(|file| file.index()) else { continue };
             let Some(shared) = self.files.get_mut(file) else { continue };
@@ -234,6 +244,13 @@ impl Swarm {
             if let Some(gone) = gone {
                 shared.change(node, None, Some(gone));
             }
+        }
+        let full = entry.have.iter().flatten().filter(|have| have.first_missing().is_none()).count();
+        entry.complete = told > 0 && full == told;
+        if news.zone != self.settings.zone {
+            // Nothing is taken from other zones, and no block is placed there.
+            forget(&mut self.files, (node, entry));
+            news.reading.clear();
         }
         entry.frontier = frontier(&self.files, &entry.have);
         self.furthest = None;
@@ -331,6 +348,16 @@ impl Swarm {
         (count(Node::shares), count(|node| node.quarantined))
     }
 
+    /// This node's part of what all may read from the origin together: by weight, among those that are there and that lack
+    /// blocks, of other models too.
+    #[must_use]
+    pub fn origin_part(&self) -> f64 {
+        let me = self.nodes.first().map_or(1.0, |me| me.weight);
+        let others = self.nodes.iter().skip(1).filter(|node| node.alive && !node.complete);
+        let part = me / (me + others.map(|node| node.weight).sum::<f64>());
+        if part > 0.0 { part } else { 1.0 }
+    }
+
     /// A peer by its name.
     #[must_use]
     pub fn find(&self, name: &Name) -> Option<NodeIndex> {
@@ -378,6 +405,8 @@ impl Swarm {
         };
         let candidates: Vec<_> = domain.iter().filter_map(candidate).collect();
         if candidates != self.candidates || domain != self.domain {
+            let own = self.nodes.get(NodeIndex::ME.index()).map(|node| node.key);
+            self.own_place = candidates.iter().filter(|other| Some(other.key) < own).count() as u64;
             (self.domain, self.candidates) = (domain, candidates);
             self.epoch += 1;
             self.changed = now;

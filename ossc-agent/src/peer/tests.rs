@@ -141,6 +141,7 @@ mod pursuits {
                 queue: 0,
                 haves: vec![(object, vec![0; 2])],
                 reading,
+                zone: None,
             };
             swarm.heard(news, now);
         };
@@ -179,7 +180,7 @@ mod pursuits {
             let name = name.parse().unwrap();
             let age = Duration::ZERO;
             let (haves, reading) = (vec![(object, vec![0; 2])], Vec::new());
-            let news = News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading };
+            let news = News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading, zone: None };
             swarm.heard(news, begin);
         }
         // What the others have was heard long ago, so they are asked first.
@@ -203,6 +204,61 @@ mod pursuits {
     }
 
     #[test]
+    fn who_needs_the_origin_no_more_leaves_its_part_to_the_others() {
+        let now = Instant::now();
+        let object = ObjectId::from_bytes([9; 16]);
+        let layout = Layout::new(100 * BlockSize::MIN.bytes(), BlockSize::MIN).unwrap();
+        let files = vec![(object, layout)];
+        let mut swarm = Swarm::new(Settings::default(), ("me".parse().unwrap(), 2.0), files, 1, now);
+        let mut part = |name: &str, weight, draining, haves| {
+            let (name, age) = (name.parse().unwrap(), Duration::ZERO);
+            swarm.heard(
+                News { name, weight, age, draining, queue: 0, haves, reading: Vec::new(), zone: None },
+                now,
+            );
+            swarm.origin_part()
+        };
+        let (all, none) = (vec![u64::MAX; 2], vec![0; 2]);
+        let other = ObjectId::from_bytes([8; 16]);
+        assert!((part("me", 9.0, false, vec![]) - 1.0).abs() < 1e-9, "nobody else is there");
+        assert!((part("a", 1.0, false, vec![(object, none.clone())]) - 2.0 / 3.0).abs() < 1e-9);
+        assert!((part("b", 5.0, true, vec![(object, none)]) - 2.0 / 8.0).abs() < 1e-9, "it may still read");
+        assert!((part("b", 5.0, false, vec![(object, all.clone())]) - 2.0 / 3.0).abs() < 1e-9, "complete");
+        assert!((part("c", 1.0, false, vec![(object, all), (other, vec![0])]) - 0.5).abs() < 1e-9, "not so");
+        assert!((part("d", 4.0, false, vec![(other, vec![0])]) - 0.25).abs() < 1e-9, "another model");
+        swarm.lost(&"d".parse().unwrap());
+        assert!((swarm.origin_part() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_is_placed_on_or_taken_from_nodes_of_other_zones() {
+        let now = Instant::now();
+        let object = ObjectId::from_bytes([9; 16]);
+        let layout = Layout::new(100 * BlockSize::MIN.bytes(), BlockSize::MIN).unwrap();
+        let zone = |name: &str| Some(name.parse().unwrap());
+        let settings = Settings { zone: zone("z1"), ..Settings::default() };
+        let mut swarm = Swarm::new(settings, ("me".parse().unwrap(), 1.0), vec![(object, layout)], 1, now);
+        let mut hear = |name: &str, zone| {
+            let (haves, reading) = (vec![(object, vec![1; 2])], vec![(object, BlockIndex(5))]);
+            let (name, age) = (name.parse().unwrap(), Duration::ZERO);
+            swarm
+                .heard(News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading, zone }, now);
+            swarm.refresh(now);
+            let mine = (0..100).filter(|block| swarm.is_mine((FileId(0), BlockIndex(*block)), now)).count();
+            (
+                swarm.is_sharing(now),
+                swarm.readers((FileId(0), BlockIndex(5)), now).count(),
+                mine,
+                swarm.origin_part(),
+            )
+        };
+        assert_eq!(hear("far", zone("z2")), (false, 0, 100, 0.5));
+        assert_eq!(hear("none", None), (false, 0, 100, 1.0 / 3.0));
+        let (is_sharing, readers, mine, _) = hear("near", zone("z1"));
+        assert!(is_sharing && readers == 1 && (30..70).contains(&mine), "{readers} {mine}");
+    }
+
+    #[test]
     fn who_waits_for_a_node_has_nothing_for_it() {
         let now = Instant::now();
         let object = ObjectId::from_bytes([9; 16]);
@@ -212,7 +268,16 @@ mod pursuits {
         let (haves, reading) = (vec![(object, vec![0; 2])], Vec::new());
         let name = "owner".parse().unwrap();
         swarm.heard(
-            News { name, weight: 1.0, age: Duration::ZERO, draining: false, queue: 0, haves, reading },
+            News {
+                name,
+                weight: 1.0,
+                age: Duration::ZERO,
+                draining: false,
+                queue: 0,
+                haves,
+                reading,
+                zone: None,
+            },
             now,
         );
         assert!(swarm.claim(AT, now));
@@ -237,7 +302,10 @@ mod pursuits {
         for name in ["first", "second"] {
             let (haves, reading) = (vec![(object, vec![0; 2])], Vec::new());
             let (name, age) = (name.parse().unwrap(), Duration::ZERO);
-            swarm.heard(News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading }, now);
+            swarm.heard(
+                News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading, zone: None },
+                now,
+            );
         }
         let answer = |swarm: &mut Swarm, urgent, queue| {
             let from = "second".parse().unwrap();
@@ -263,7 +331,10 @@ mod pursuits {
         for name in ["a", "b", "c", "d"] {
             let (haves, reading) = (vec![(object, vec![1; 2])], Vec::new());
             let (name, age) = (name.parse().unwrap(), Duration::ZERO);
-            swarm.heard(News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading }, now);
+            swarm.heard(
+                News { name, weight: 1.0, age, draining: false, queue: 0, haves, reading, zone: None },
+                now,
+            );
         }
         let mut pursuit = swarm.pursue(AT, false, now);
         let retry = Duration::from_millis(100);

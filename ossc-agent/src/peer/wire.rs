@@ -62,6 +62,7 @@ pub(super) struct Reply {
     pub(super) weight: Option<f64>,
     pub(super) age: Option<Duration>,
     pub(super) draining: bool,
+    pub(super) zone: Option<Name>,
     pub(super) proof: Option<String>,
     /// What its body sums up to, where peers share a key.
     pub(super) body_hash: Option<String>,
@@ -231,6 +232,7 @@ pub(super) fn parse_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, Malfor
             weight: weight.transpose()?.filter(|weight| weight.is_finite() && *weight >= 0.0),
             age: millis("x-ossc-age-ms")?,
             draining: fields.text("x-ossc-draining")? == Some("1"),
+            zone: name("x-ossc-zone")?,
             proof: fields.text("x-ossc-proof")?.map(str::to_owned),
             body_hash: fields.text("x-ossc-body")?.map(str::to_owned),
             said: said_of(parsed.code.unwrap_or(0), &fields)?,
@@ -342,6 +344,7 @@ pub(super) fn parse_have(reply: &Reply, body: &[u8]) -> Result<News, Malformed> 
         queue: reply.queue.unwrap_or(0),
         haves,
         reading,
+        zone: reply.zone.clone(),
     })
 }
 

@@ -139,7 +139,7 @@ pub struct Source {
 }
 
 /// Sharing blocks with other nodes, in this run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sharing {
     /// Nodes that are there now, besides this one.
     pub members: u64,
@@ -149,6 +149,24 @@ pub struct Sharing {
     pub bytes: SharedBytes,
     /// Requests to peers, and their answers.
     pub requests: Asked,
+    /// The other nodes; of very many those that most went to or came from.
+    #[serde(default)]
+    pub nodes: Vec<Node>,
+}
+
+/// Another node, and what went between it and this one in this run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// `there`, `gone` or `quarantined`.
+    pub state: String,
+    /// Bytes of blocks that came from it.
+    pub received_bytes: u64,
+    /// Bytes of blocks that it was sent.
+    pub served_bytes: u64,
+    /// Requests to it.
+    pub requests: u64,
 }
 
 /// Bytes of blocks. The first five were asked of OSS.

@@ -64,7 +64,7 @@ fn write(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
         requests.given_up,
         requests.slow_downs
     )?;
-    if let Some(Sharing { members, quarantined, bytes, requests }) = &snapshot.peers {
+    if let Some(Sharing { members, quarantined, bytes, requests, .. }) = &snapshot.peers {
         writeln!(
             out,
             "{members} peers, {quarantined} in quarantine; from OSS as owner {}, in place of owners {}, in trouble {}; to peers {}",

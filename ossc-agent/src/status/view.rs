@@ -10,13 +10,13 @@ use jiff::Timestamp;
 
 use super::positions::Positions;
 use super::snapshot::{
-    Agent, Amount, Asked, Bytes, Connections, File, Foresight, History, Position, Readers, Requests, Room,
-    SharedBytes, Sharing, Snapshot, Source, State, VERSION, Waiting,
+    Agent, Amount, Asked, Bytes, Connections, File, Foresight, History, Node, Position, Readers, Requests,
+    Room, SharedBytes, Sharing, Snapshot, Source, State, VERSION, Waiting,
 };
 use super::{as_f64, whole};
 use crate::base::{BlockIndex, FileId, Layout};
 use crate::fetch::{BlockState, Fetcher, Network};
-use crate::peer::Peers;
+use crate::peer::{Partner, Peers};
 use crate::store::Store;
 use crate::{gate, metrics, store};
 
@@ -30,6 +30,8 @@ const NOW: usize = 5;
 const MOST_NAMED: usize = 64;
 /// Files named, at most. More are a million lines nobody reads, once a second.
 const MOST_FILES: usize = 4096;
+/// Other nodes named, at most.
+const MOST_NODES: usize = 256;
 
 /// What the load says of itself.
 #[derive(Debug)]
@@ -105,7 +107,27 @@ fn sharing(peers: &Peers) -> Sharing {
             failed: counts.failed,
             corrupt: counts.corrupt,
         },
+        nodes: nodes(peers.partners()),
     }
+}
+
+/// Those first with whom most was exchanged.
+fn nodes(mut partners: Vec<Partner>) -> Vec<Node> {
+    let exchanged = |partner: &Partner| partner.received.bytes.saturating_add(partner.served.bytes);
+    partners.sort_by_cached_key(|partner| (std::cmp::Reverse(exchanged(partner)), partner.name.to_string()));
+    let node = |partner: Partner| Node {
+        name: partner.name.to_string(),
+        state: match (partner.is_quarantined, partner.is_there) {
+            (true, _) => "quarantined",
+            (false, true) => "there",
+            (false, false) => "gone",
+        }
+        .to_owned(),
+        received_bytes: partner.received.bytes,
+        served_bytes: partner.served.bytes,
+        requests: partner.asked,
+    };
+    partners.into_iter().take(MOST_NODES).map(node).collect()
 }
 
 /// Bytes received so far, source by source.

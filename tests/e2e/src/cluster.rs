@@ -83,8 +83,16 @@ impl Cluster {
     /// The agent of a node without any word on how peers know each other.
     #[must_use]
     pub fn secured(&self, node: u8) -> Start {
-        let server = self.origin.server();
         let seeds: Vec<_> = self.nodes().map(|node| self.address(node).to_string()).collect();
+        self.without_peers(node)
+            .variable("OSSC_PEERS_LISTEN", self.address(node).to_string())
+            .variable("OSSC_PEERS", seeds.join(","))
+    }
+
+    /// The agent of a node that shares nothing.
+    #[must_use]
+    pub fn without_peers(&self, node: u8) -> Start {
+        let server = self.origin.server();
         let state = self.states.get(usize::from(node)).map_or(self.disk.path(), Scratch::path);
         Start::new(state)
             .variable("OSS_ENDPOINT", server.endpoint())
@@ -93,8 +101,6 @@ impl Cluster {
             .variable("OSS_ACCESS_KEY_SECRET", ACCESS_KEY_SECRET)
             .variable("OSS_PATH", self.origin.path())
             .variable("MODEL_DIR", self.model_dir(node))
-            .variable("OSSC_PEERS_LISTEN", self.address(node).to_string())
-            .variable("OSSC_PEERS", seeds.join(","))
     }
 
     /// Compares every byte of every file of a node.

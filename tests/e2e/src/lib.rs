@@ -14,6 +14,7 @@ pub mod crowd;
 pub mod doctor;
 pub mod events;
 pub mod evil;
+pub mod forward;
 pub mod links;
 pub mod manager;
 pub mod origin;

@@ -1,6 +1,7 @@
 //! Many nodes read OSS about once: what the server sent in all is about one model, and every node has every byte.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -62,9 +63,93 @@ fn eight_nodes_read_the_model_once() -> anyhow::Result<()> {
     check_sent(&cluster, 110)
 }
 
+#[test]
+fn each_zone_reads_the_model_once() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(4, origin(), shards(2, 48 * MIB + 5))?;
+    let zone = |node| if node % 2 == 0 { "even" } else { "odd" };
+    load_everywhere(&cluster, |node| cluster.start(node).option("--peers-zone", zone(node)))?;
+    let (sent, size) = (cluster.origin().sent(), cluster.origin().size());
+    ensure!(sent >= 2 * size && sent <= size * 220 / 100, "{sent} bytes sent of two models of {size}");
+    Ok(())
+}
+
 /// A number that an agent shows.
 fn number(json: &Value, path: &str) -> anyhow::Result<u64> {
     json.pointer(path).and_then(Value::as_u64).with_context(|| format!("no {path}: {json}"))
+}
+
+/// Each other node is named, with its part of what went between this one and all of them.
+fn check_nodes(cluster: &Cluster, node: u8, json: &Value) -> anyhow::Result<()> {
+    let nodes = json["peers"]["nodes"].as_array().context("no nodes")?;
+    let mut named: Vec<_> = nodes.iter().filter_map(|node| node["name"].as_str()).collect();
+    named.sort_unstable();
+    let others = cluster.nodes().filter(|other| *other != node).map(|other| format!("n{other}"));
+    ensure!(named == others.collect::<Vec<_>>(), "node {node}: {json}");
+    ensure!(nodes.iter().all(|node| node["state"] == "there"), "{json}");
+    let sum = |field: &str| nodes.iter().filter_map(|node| node[field].as_u64()).sum::<u64>();
+    let [received, served] =
+        ["received", "served"].map(|total| number(json, &format!("/peers/bytes/{total}")));
+    ensure!(sum("received_bytes") == received?, "{json}");
+    // Who asks before this node has heard of it is not told apart.
+    let served = served?;
+    ensure!(sum("served_bytes") <= served && (sum("served_bytes") > 0) == (served > 0), "{json}");
+    let asked = number(json, "/peers/requests/owner")? + number(json, "/peers/requests/holder")?;
+    ensure!(sum("requests") == asked, "{asked} requests: {json}");
+    Ok(())
+}
+
+/// The page names each other node, with the bytes that the JSON says, and the counts.
+fn check_page(shown: &str, json: &Value) -> anyhow::Result<()> {
+    for node in json["peers"]["nodes"].as_array().context("no nodes")? {
+        let (received, served) = (number(node, "/received_bytes")?, number(node, "/served_bytes")?);
+        let name = node["name"].as_str().context("no name")?;
+        let row = format!("data-node=\"{name}\" data-received=\"{received}\" data-served=\"{served}\"");
+        ensure!(shown.contains(&row), "{row} is not on the page: {shown}");
+    }
+    let [owner, holder, redirected] =
+        ["owner", "holder", "redirected"].map(|count| number(json, &format!("/peers/requests/{count}")));
+    for (name, value) in [
+        ("There now", "2".to_owned()),
+        ("Asked of owners, of others", format!("{}, {}", owner?, holder?)),
+        ("Sent on to another node", redirected?.to_string()),
+    ] {
+        let shows = format!("<dt>{name}</dt><dd>{value}</dd>");
+        ensure!(shown.contains(&shows), "{shows} is not on the page: {shown}");
+    }
+    for name in ["From OSS as owner", "From OSS in place of owners", "From OSS because peers did not give it"]
+    {
+        ensure!(shown.contains(&format!("<dt>{name}</dt><dd>")), "{name} is not on the page: {shown}");
+    }
+    Ok(())
+}
+
+/// The audit log has each request to a peer, and the bytes that came by them.
+fn check_audit(cluster: &Cluster, node: u8, path: &Path, json: &Value) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).context("the audit log")?;
+    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let (to_peers, others): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["operation"] == "peer");
+    ensure!(others.iter().all(|line| line.get("peer").is_none()) && !others.is_empty(), "{text}");
+    let mut received = 0;
+    for line in &to_peers {
+        let who = line["peer"].as_str().context("no peer")?;
+        ensure!(cluster.nodes().any(|other| other != node && who == format!("n{other}")), "{line}");
+        let file = cluster.origin().files().iter().find(|file| line["key"] == file.key());
+        let file = file.with_context(|| format!("no such object: {line}"))?;
+        let range = line["range"].as_str().and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let (first, last) = range.with_context(|| format!("no range: {line}"))?;
+        let (first, last): (u64, u64) = (first.parse()?, last.parse()?);
+        ensure!(first % (2 * MIB) == 0 && last < file.size, "{line}");
+        ensure!(line["duration_ms"].as_f64().is_some() && line["attempt"].as_u64() > Some(0), "{line}");
+        let (bytes, is_whole) =
+            (number(line, "/bytes")?, line["status"] == 200 && line.get("error").is_none());
+        ensure!(bytes == if is_whole { last - first + 1 } else { 0 }, "{line}");
+        received += bytes;
+    }
+    ensure!(received == number(json, "/peers/bytes/received")?, "{received} in the log: {json}");
+    let asked = number(json, "/peers/requests/owner")? + number(json, "/peers/requests/holder")?;
+    ensure!(to_peers.len() as u64 == asked, "{} lines of {asked} requests", to_peers.len());
+    Ok(())
 }
 
 /// Compares what the agents of a load that is over show with each other and with what the server sent.
@@ -82,8 +167,11 @@ fn compare(cluster: &Cluster, agents: &[Agent]) -> anyhow::Result<()> {
             ensure!(same, "{why}: {bytes} and {metric:?}");
             asked += bytes;
         }
-        received += number(&json, "/peers/bytes/received")?;
-        served += number(&json, "/peers/bytes/served")?;
+        let (from_peers, to_peers) =
+            (number(&json, "/peers/bytes/received")?, number(&json, "/peers/bytes/served")?);
+        check_nodes(cluster, node, &json)?;
+        received += from_peers;
+        served += to_peers;
         let text = asking::run(&cluster.model_dir(node), &["status"])?;
         let text = String::from_utf8_lossy(&text.stdout).into_owned();
         ensure!(text.contains("2 peers, 0 in quarantine"), "{text}");
@@ -100,7 +188,13 @@ fn compare(cluster: &Cluster, agents: &[Agent]) -> anyhow::Result<()> {
 fn what_is_shown_of_peers_is_what_the_server_saw() -> anyhow::Result<()> {
     let _turn = turn::take();
     let cluster = Cluster::new(3, origin(), shards(2, 48 * MIB + 9))?;
-    let start = |node| cluster.start(node).option("--http", "127.0.0.1:0").start();
+    let logs = Scratch::directory()?;
+    let log = |node: u8| logs.path().join(format!("audit-{node}"));
+    let start = |node| {
+        let named =
+            cluster.start(node).option("--peers-node", format!("n{node}")).option("--block-size", "2M");
+        named.option("--http", "127.0.0.1:0").option("--audit-path", log(node)).start()
+    };
     let agents: Vec<Agent> = cluster.nodes().map(start).collect::<anyhow::Result<_>>()?;
     for agent in &agents {
         agent.wait_for(WHERE_FROM)?;
@@ -111,9 +205,51 @@ fn what_is_shown_of_peers_is_what_the_server_saw() -> anyhow::Result<()> {
         ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {error:#}");
         std::thread::sleep(Duration::from_millis(20));
     }
-    for agent in agents {
+    let first = agents.first().context("no agents")?;
+    let (port, home) = (asking::port(first)?, Scratch::directory()?);
+    check_page(&asking::page(port, home.path())?, &asking::status(port)?)?;
+    for (node, agent) in cluster.nodes().zip(agents) {
+        let json = asking::status(asking::port(&agent)?)?;
         agent.stop()?.expect(exit::OK)?;
+        check_audit(&cluster, node, &log(node), &json)?;
     }
+    Ok(())
+}
+
+/// Names of a process's threads.
+fn threads(pid: u64) -> anyhow::Result<Vec<String>> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).context("its threads")?;
+    // One may end meanwhile.
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    Ok(names.map(|name| name.trim().to_owned()).collect())
+}
+
+#[test]
+fn nothing_of_peers_is_there_without_them() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    // The same model by the same steps: without a word on peers, and with sharing that nobody else takes part in. One
+    // block a file and one connection: how large requests are does not depend on the speed, nor their order on luck.
+    let mut asked = Vec::new();
+    for is_sharing in [false, true] {
+        let cluster = Cluster::new(1, Config::default(), shards(8, 4 * MIB))?;
+        let start = if is_sharing { cluster.start(0) } else { cluster.without_peers(0) };
+        let start = start.option("--threads", "1").option("--connections", "1").option("--block-size", "4M");
+        let agent = start.option("--http", "127.0.0.1:0").start()?;
+        agent.wait_for(ALL_COMPLETE)?;
+        let port = asking::port(&agent)?;
+        let (json, metrics) = (asking::status(port)?, asking::metrics(port)?);
+        ensure!(json["peers"].is_null() != is_sharing, "{json}");
+        ensure!(metrics.keys().any(|name| name.starts_with("ossc_peer")) == is_sharing, "{metrics:?}");
+        let threads = threads(number(&json, "/agent/pid")?)?;
+        ensure!(threads.iter().any(|name| name == "ossc-peer") == is_sharing, "{threads:?}");
+        agent.stop()?.expect(exit::OK)?;
+        cluster.check(0)?;
+        check_sent(&cluster, 100)?;
+        let entries = cluster.origin().server().log().entries();
+        let requests = entries.into_iter().map(|entry| (entry.operation, entry.key, entry.range_header));
+        asked.push(requests.collect::<Vec<_>>());
+    }
+    ensure!(asked[0] == asked[1], "OSS is asked for other things: {asked:#?}");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
-//! What people and machines are shown of a load: the command, the page, its JSON and the metrics say the same, and what
-//! they say is what the server saw.
+//! What people and machines are shown of a load whose rate is limited: the command, the page, its JSON, the metrics and the
+//! audit log say the same, and what they say is what the server saw.
 //!
 //! One connection, so that each byte is asked for once; the server holds its replies where a moment is to stand still.
 
 use std::fs;
 use std::io::{BufRead as _, Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,24 @@ fn site() -> anyhow::Result<Site> {
 
 fn start(site: &Site) -> Start {
     let slow = site.start().option("--threads", "1").option("--connections", "1");
-    slow.option("--http", "127.0.0.1:0").option("--block-size", "2M")
+    slow.option("--http", "127.0.0.1:0").option("--block-size", "2M").option("--audit-path", audit_log(site))
+}
+
+fn audit_log(site: &Site) -> PathBuf {
+    site.state_dir().join("audit.log")
+}
+
+/// Ranges that came whole, as the audit log has them: how many, and their bytes.
+fn audited(site: &Site) -> anyhow::Result<(u64, u64)> {
+    let (mut requests, mut bytes) = (0, 0);
+    for line in fs::read_to_string(audit_log(site))?.lines() {
+        let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        if line["operation"] == "get" && line["status"] == 206 && line.get("error").is_none() {
+            requests += 1;
+            bytes += line["bytes"].as_u64().with_context(|| format!("no bytes: {line}"))?;
+        }
+    }
+    Ok((requests, bytes))
 }
 
 /// Holds replies from some request on.
@@ -119,6 +136,8 @@ fn agrees(site: &Site, port: SocketAddr) -> anyhow::Result<Value> {
 
 fn compare(site: &Site, port: SocketAddr) -> anyhow::Result<Value> {
     let (requests, sent) = seen(site);
+    let audited = audited(site)?;
+    ensure!(audited == (requests, sent), "{audited:?} in the audit log of {requests} requests, {sent} bytes");
     let output = run(&site.model_dir(), &["status", "--json"])?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told: Value = serde_json::from_slice(&output.stdout)?;
@@ -238,8 +257,16 @@ fn the_page_shows_it_in_a_browser() -> anyhow::Result<()> {
     let site = site()?;
     let mut load = HalfWay::of(&site)?;
     let port = load.port;
-    agrees(&site, port)?;
+    let told = agrees(&site, port)?;
     let shown = page(port, site.state_dir())?;
+    // Nothing moves: the page shows the same bytes.
+    for file in told["files"].as_array().context("no files")? {
+        let (name, ready) = (file["name"].as_str().context("no name")?, number(file, "/ready")?);
+        let row = format!("data-name=\"{name}\" data-state=\"loading\" data-ready=\"{ready}\"");
+        ensure!(shown.contains(&row), "{row} is not on the page: {shown}");
+    }
+    let held = format!("<dt>Readers held now</dt><dd>{}</dd>", number(&told, "/readers/held")?);
+    ensure!(shown.contains(&held), "{held} is not on the page: {shown}");
     let pid = load.reader.pid()?.to_string();
     for words in [
         "data-state=\"loading\"",

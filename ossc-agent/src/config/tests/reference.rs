@@ -13,8 +13,8 @@ const PEERS: &str = include_str!("../../../../docs/peers.md");
 /// Where variables are read.
 const READERS: [&str; 3] =
     [include_str!("../credentials.rs"), include_str!("../resolve.rs"), include_str!("../peers.rs")];
-/// Of the service manager and of the shell.
-const NOT_SETTINGS: [&str; 2] = ["CREDENTIALS_DIRECTORY", "HOME"];
+/// Of the service manager, of the shell, and of the OSS Connector, which are remarked on.
+const NOT_SETTINGS: [&str; 4] = ["CREDENTIALS_DIRECTORY", "HOME", "LD_PRELOAD", "ENABLE_CONNECTOR"];
 
 impl Serialize for Nic {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -36,7 +36,7 @@ fn keys() -> BTreeSet<String> {
 }
 
 /// What stands in backticks in one column of a document's tables whose head there has this word.
-fn column(document: &str, word: &str) -> BTreeSet<String> {
+pub(super) fn column(document: &str, word: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut at = None;
     for line in document.lines() {

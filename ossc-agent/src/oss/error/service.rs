@@ -9,6 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use nix::errno::Errno;
 use serde::Deserialize;
 
+use crate::oss::proxy;
+
 /// How much of an unreadable error body is kept for the message, bytes.
 const EXCERPT_BYTES: usize = 256;
 /// Codes for which new credentials may help. `InvalidAccessKeyId` is also the answer to an STS key that was
@@ -37,6 +39,8 @@ pub struct ServiceError {
     pub request_id: String,
     /// `EC`; may be empty.
     pub ec: String,
+    /// The proxy, if the reply is its own and not of OSS.
+    pub(in crate::oss) proxy: Option<String>,
     /// `Date` of the reply, for the correction of the clock.
     pub(in crate::oss) date: Option<String>,
     /// What OSS signed, to compare with our own.
@@ -44,7 +48,7 @@ pub struct ServiceError {
 }
 
 /// What of a reply an error is made from, whichever way the reply was received.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(in crate::oss) struct ReplyFacts<'a> {
     pub(in crate::oss) status: u16,
     /// `x-oss-request-id`.
@@ -55,6 +59,8 @@ pub(in crate::oss) struct ReplyFacts<'a> {
     pub(in crate::oss) err: Option<&'a str>,
     /// `Date`.
     pub(in crate::oss) date: Option<&'a str>,
+    /// As [`ServiceError::proxy`].
+    pub(in crate::oss) proxy: Option<String>,
     pub(in crate::oss) body: &'a [u8],
 }
 
@@ -91,9 +97,16 @@ impl ServiceError {
             message,
             request_id: header_or(facts.request_id, document.request_id),
             ec: header_or(facts.ec, document.ec),
+            proxy: facts.proxy.clone(),
             date: facts.date.map(str::to_owned),
             string_to_sign: document.string_to_sign,
         }
+    }
+
+    /// Whether it was not OSS that answered but the proxy before it.
+    #[must_use]
+    pub fn is_of_proxy(&self) -> bool {
+        self.proxy.is_some()
     }
 
     pub(super) fn is_retryable(&self) -> bool {
@@ -112,7 +125,8 @@ impl ServiceError {
     }
 
     pub(super) fn is_changed(&self) -> bool {
-        self.status == 412 || (self.status == 404 && self.code != "NoSuchBucket")
+        let missing = self.status == 404 && self.code != "NoSuchBucket";
+        self.proxy.is_none() && (self.status == 412 || missing)
     }
 
     /// Whether the clock, not the key, is at fault.
@@ -122,6 +136,7 @@ impl ServiceError {
 
     pub(super) fn errno(&self) -> Errno {
         match self.status {
+            _ if self.proxy.is_some() => Errno::EIO,
             401 | 403 => Errno::EACCES,
             404 => Errno::ENOENT,
             412 => Errno::ESTALE,
@@ -140,6 +155,9 @@ impl ServiceError {
 
     /// What to do, for the codes people meet.
     fn advice(&self) -> &'static str {
+        if self.proxy.is_some() {
+            return proxy::advice(self.status).trim_start_matches("; ");
+        }
         match self.code.as_str() {
             "AccessDenied" => {
                 "the credentials need oss:GetObject and oss:ListObjects on this path; without credentials the \
@@ -174,7 +192,8 @@ impl std::error::Error for ServiceError {}
 
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: OSS answered {} {}", self.operation, self.target, self.status, self.code)?;
+        let by = self.proxy.as_deref().unwrap_or("OSS");
+        write!(f, "{} {}: {by} answered {} {}", self.operation, self.target, self.status, self.code)?;
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }

@@ -32,6 +32,7 @@ impl Sim {
             queue: self.queue(from),
             haves: vec![(object(), node.have.words().to_vec())],
             reading: node.swarm.own_reading(),
+            zone: None,
         };
         self.nodes[to].swarm.heard(news, self.now);
     }
@@ -43,12 +44,14 @@ impl Sim {
         }
         let (now, blocks) = (self.now, self.setup.blocks);
         let settings = &self.setup.settings;
-        let ahead = (settings.look_ahead.max(settings.window) / self.setup.block_size.bytes())
-            .max(4 * self.nodes.len() as u64);
+        // As in `choose`.
+        let least = 4 * self.nodes.len() as u64;
+        let ahead = (settings.look_ahead.max(settings.window) / self.setup.block_size.bytes()).max(least);
         let end = u64::from(self.furthest).saturating_add(ahead + 1).min(u64::from(blocks));
         let scattered = self.setup.scattered;
         let end = if scattered { blocks } else { u32::try_from(end).unwrap_or(blocks) };
-        let window = u32::try_from(settings.window / self.setup.block_size.bytes() + 1).unwrap_or(blocks);
+        let window = (settings.window / self.setup.block_size.bytes()).max(least);
+        let window = u32::try_from(window + 1).unwrap_or(blocks);
         loop {
             let Node { swarm, taken, wanted, pursuits, first, own, .. } = &mut self.nodes[node];
             let begin = if scattered { u32::try_from(node).unwrap_or(0) * 97 % blocks } else { *first };

@@ -6,6 +6,7 @@ use super::holders::Holders;
 use super::{At, NodeIndex};
 use crate::base::Layout;
 use crate::peer::bitmap::Bitmap;
+use crate::peer::counts::Traffic;
 use crate::peer::health::Breaker;
 use crate::peer::id::{Name, ObjectId};
 use crate::peer::placement::{NodeKey, RANKS};
@@ -13,7 +14,7 @@ use crate::peer::placement::{NodeKey, RANKS};
 #[derive(Debug)]
 pub(in crate::peer) struct Node {
     pub(in crate::peer) name: Name,
-    pub(in crate::peer) key: NodeKey,
+    pub(super) key: NodeKey,
     pub(super) weight: f64,
     pub(super) started: Instant,
     pub(in crate::peer) alive: bool,
@@ -23,6 +24,8 @@ pub(in crate::peer) struct Node {
     pub(in crate::peer) breaker: Breaker,
     /// When its bitmaps were heard.
     pub(in crate::peer) heard: Option<Instant>,
+    /// It lacks nothing of what it loads, as last heard; not said of one that loads something else, too.
+    pub(super) complete: bool,
     /// Of each file that both have.
     pub(in crate::peer) have: Vec<Option<Bitmap>>,
     /// What it is reading from the origin, as last heard.
@@ -37,6 +40,8 @@ pub(in crate::peer) struct Node {
     pub(super) silent: bool,
     /// Its queue as last heard.
     pub(in crate::peer) queue: u32,
+    /// What went between it and this node.
+    pub(in crate::peer) traffic: Traffic,
 }
 
 /// One file that is shared.

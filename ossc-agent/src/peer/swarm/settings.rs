@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::peer::id::Name;
+
 /// The bounds of the schedule.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -32,6 +34,8 @@ pub struct Settings {
     /// With a queue like this a block is sent to nobody else, so that those who have it already give it on: what
     /// all ask one node for would leave it one after the other, while the others have nothing to send.
     pub deep_queue: u32,
+    /// Blocks are shared with nodes of this zone alone, or with those that have none.
+    pub zone: Option<Name>,
     /// Blocks are taken from whoever has them; else from their owners alone, which is worse, to see how much.
     pub any_holder: bool,
 }
@@ -66,6 +70,7 @@ impl Default for Settings {
             fresh: Duration::from_secs(1),
             long_queue: 4,
             deep_queue: 12,
+            zone: None,
             any_holder: true,
         }
     }

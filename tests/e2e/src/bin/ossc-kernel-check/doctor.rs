@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use e2e::agent::{ALL_COMPLETE, FILES_VISIBLE, PATIENCE, exit};
-use e2e::doctor::Report;
+use e2e::doctor::{self, Report};
 use e2e::origin::shards;
 use e2e::reader::{Outcome, Reading};
 use e2e::scratch::FileSystem;
@@ -21,8 +21,10 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// Nothing may read kernel memory any more, eBPF programs included.
 const CONFIDENTIALITY: &str = "confidentiality";
 
-/// The doctor as the machine is.
+/// The doctor as the machine is, after each trouble was provoked once.
 pub(crate) fn check() -> anyhow::Result<Doctor> {
+    let unseen = doctor::troubles();
+    ensure!(unseen.is_empty(), "the doctor does not find: {}", unseen.join("; "));
     report(&site()?, false)
 }
 
