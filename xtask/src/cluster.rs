@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Most that a node takes in, Mbit/s; 0 = as much as its link brings
     #[arg(long, default_value_t = 66)]
     sink: u32,
+    /// Connections of each node: as many as a machine of its own would give it, not its part of this one
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=256))]
+    connections: u32,
     /// What happens; repeated, or `all`
     #[arg(long, default_value = "warm")]
     scenario: Vec<Scenario>,
@@ -68,6 +71,16 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The command that runs the same again.
+    fn command(&self) -> String {
+        let Self { nodes, block, link, origin, sink, connections, .. } = self;
+        let model = self.model.map_or_else(String::new, |mib| format!(" --model {mib}"));
+        format!(
+            "cargo xtask cluster --nodes {nodes}{model} --block {block} --link {link} --origin {origin} --sink {sink} \
+             --connections {connections}"
+        )
+    }
+
     fn model_bytes(&self) -> u64 {
         self.model.map_or(u64::from(self.nodes) * 100 * self.block * 1024, |mib| mib * MIB)
     }

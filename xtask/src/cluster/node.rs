@@ -60,6 +60,8 @@ impl Node {
         command.args(["--log-format", "json", "--takeover-deadline", "1", "--model-dir"]).arg(&model_dir);
         command.arg("--state-dir").arg(&state_dir).envs(place.server.environment(place.prefix));
         command.args(["--block-size", &format!("{}K", args.block)]);
+        // Two threads, as the machine has two processors at least; by itself a node would take few connections here.
+        command.args(["--threads", "2", "--connections", &(args.connections / 2).to_string()]);
         if args.sink > 0 {
             command.args(["--bandwidth-limit", &(u64::from(args.sink) * 125_000).to_string()]);
         }

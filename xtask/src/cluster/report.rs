@@ -105,15 +105,15 @@ impl<'a> Report<'a> {
         let write = |name: &str, text: String| {
             fs::write(directory.join(name), text).with_context(|| format!("cannot write {name}"))
         };
-        let Args { nodes, link, origin, sink, block, .. } = self.args;
+        let Args { nodes, link, origin, sink, block, connections, .. } = self.args;
         let model = self.args.model_bytes() as f64 / f64::from(1 << 20);
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
         write(
             &format!("{name}.md"),
             format!(
                 "# {nodes} nodes\n\n\
-             Written by `cargo xtask cluster --nodes {nodes} --write` and the scenarios of the table on {date}. {nodes} agents, each in a network \
-             namespace behind a link of {link} Mbit/s in both directions (tbf on both ends), take in at most {sink} Mbit/s each; \
+             Written by `{} --write` and the scenarios of the table on {date}. {nodes} agents, each in a network \
+             namespace behind a link of {link} Mbit/s in both directions (tbf on both ends), have {connections} connections and take in at most {sink} Mbit/s each; \
              the OSS test server is behind a link of {origin} Mbit/s. A model of {model:.0} MiB in blocks of {block} KiB. One node \
              without peers took {:.2} s in the same session; times are given as multiples of that, from the begin of each \
              node's load to its last byte, verified. With \"1 in 10 at a quarter of the speed\" the times are those of the others. \
@@ -125,6 +125,7 @@ impl<'a> Report<'a> {
              Of all nodes together. The first six are in models: read from OSS as owner, in place of the owner, because peers \
              did not give the block for long, without peers, because peers sent something else; and from peers. The others count \
              requests and answers.\n\n{}",
+                self.args.command(),
                 self.alone,
                 self.table(),
                 self.counts(),
