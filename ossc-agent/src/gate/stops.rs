@@ -258,11 +258,19 @@ impl<D: Demand> Stops<D> {
             process.pace.changed(Instant::now());
         }
         process.look_again_unless(settled && mapped.is_ok());
-        if process.killed {
+        let signal = if process.killed { Signal::SIGKILL } else { Signal::SIGSTOP };
+        if (process.killed || !settled)
+            && let Err(error) = process.handle.signal(signal)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            // It has ended and was waited for: nothing keeps the programs in the kernel for it, whatever is on the map.
+            if let Some(process) = self.processes.remove(&pid) {
+                self.forget(pid, &process);
+            }
             return;
         }
-        if !settled && let Err(error) = process.handle.signal(Signal::SIGSTOP) {
-            tracing::debug!(%error, pid, "a process that is held has ended");
+        if process.killed {
+            return;
         }
         let mapped = match mapped {
             Ok(mapped) => mapped,

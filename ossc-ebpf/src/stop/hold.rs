@@ -58,16 +58,25 @@ impl Reason {
     }
 }
 
-/// Puts a process on the map of those held, from this moment on. False when there is no room.
+/// Puts the running process, or a child that has not run yet, on the map of those held, from this moment on. False when
+/// there is no room.
+///
+/// Nobody else is ever put there: one that ends meanwhile would leave its entry behind its end (`stop_exit`).
 pub(crate) fn hold(tgid: u32, reason: Reason) -> bool {
-    // SAFETY: a helper without arguments.
-    let at_ns = unsafe { bpf_ktime_get_ns() };
+    if let Some(held) = HELD.get_ptr_mut(tgid) {
+        hold_anew(tgid, held, reason);
+        return true;
+    }
     let Reason { from, to, copied } = reason;
-    let Some(held) = HELD.get_ptr_mut(tgid) else {
-        let held = Held { at_ns, again: 0, copied: copied.into(), continued: 0, from, to };
-        EVER_HELD.add(tgid);
-        return HELD.insert(tgid, held, 0).is_ok();
-    };
+    let held = Held { at_ns: now(), again: 0, copied: copied.into(), continued: 0, from, to };
+    EVER_HELD.add(tgid);
+    HELD.insert(tgid, held, 0).is_ok()
+}
+
+/// Holds a process on the map from this moment on.
+fn hold_anew(tgid: u32, held: *mut Held, reason: Reason) {
+    let at_ns = now();
+    let Reason { from, to, copied } = reason;
     // What came before it was held is no concern of ours.
     let is_new = !is_held(tgid);
     // SAFETY: whole words of an entry that at worst was removed meanwhile. The moment comes last, so that the agent,
@@ -91,19 +100,23 @@ pub(crate) fn hold(tgid: u32, reason: Reason) -> bool {
         }
         (&raw mut (*held).at_ns).write_volatile(at_ns);
     }
-    true
+}
+
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Somebody else has sent a held process a SIGCONT. Held anew, so that the agent looks whether it has stopped again.
 pub(crate) fn continued(tgid: u32) {
-    if let Some(held) = HELD.get_ptr_mut(tgid) {
-        // SAFETY: as in `hold`.
-        unsafe {
-            (*held).again = 0;
-            (*held).continued = 1;
-        }
+    // It may be ending on another processor.
+    let Some(held) = HELD.get_ptr_mut(tgid) else { return };
+    // SAFETY: as in `hold_anew`.
+    unsafe {
+        (*held).again = 0;
+        (*held).continued = 1;
     }
-    hold(tgid, Reason::ANNOUNCED);
+    hold_anew(tgid, held, Reason::ANNOUNCED);
     tell();
 }
 

@@ -7,7 +7,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::hold::{self, SIGSTOP, current_process, is_held, stop};
-use crate::kernel::{Address, process_of_task};
+use crate::kernel::{Address, live_threads, process_of_task};
 use crate::maps::{HELD, USER_STOPS, is_own};
 
 const SIGCHLD: u32 = 17;
@@ -32,8 +32,11 @@ pub(crate) fn stop_signal(ctx: RawTracePointContext) -> i32 {
 }
 
 fn stopped(task: Address) {
-    if let Some(tgid) = process_of_task(task) {
-        drop(USER_STOPS.insert(tgid, 0, 0));
+    let Some(tgid) = process_of_task(task) else { return };
+    drop(USER_STOPS.insert(tgid, 0, 0));
+    // One that has ended and was not waited for yet. If it ends only now, `stop_exit` finds the entry.
+    if live_threads(task) == Some(0) {
+        drop(USER_STOPS.remove(tgid));
     }
 }
 

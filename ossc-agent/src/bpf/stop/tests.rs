@@ -210,6 +210,43 @@ fn a_users_stop_outlives_ours() {
     assert_eq!(reader.printed(), "0\n");
 }
 
+/// A local user may send signals to a child of his own that has ended and that he has not waited for. The next process of
+/// its id is somebody else's.
+#[test]
+fn a_users_stop_of_a_process_that_has_ended_is_not_remembered() {
+    let scene = Scene::new(At::Mmap);
+    let reader = scene.python("pass");
+    let pid = reader.0.id();
+    eventually("it has ended", || {
+        threads(pid).unwrap().iter().all(|(_, doing)| *doing == Doing::Ended).then_some(())
+    });
+    reader.user("kill -STOP PID");
+    assert!(!scene.stopper.is_stopped_by_user(pid));
+}
+
+/// Signals of others meet the end of a process at every moment of it.
+#[test]
+fn an_end_amid_signals_leaves_nothing_on_the_maps() {
+    const READERS: usize = 64;
+    let scene = Scene::new(At::Mmap);
+    let readers: Vec<_> = (0..READERS).map(|_| scene.python(MAP)).collect();
+    for reader in &readers {
+        scene.held(reader);
+    }
+    let pids: Vec<_> = readers.iter().map(|reader| reader.0.id().to_string()).collect();
+    let script = |signal: &str| format!("for n in $(seq 20); do kill -{signal} {}; done", pids.join(" "));
+    let strangers = ["CONT", "CONT", "STOP", "KILL"].map(|signal| {
+        Command::new("sh").args(["-c", &script(signal)]).stderr(Stdio::null()).spawn().unwrap()
+    });
+    for mut stranger in strangers {
+        stranger.wait().unwrap();
+    }
+    drop(readers);
+    assert_eq!(scene.stopper.held.keys().count(), 0, "held");
+    assert_eq!(scene.stopper.user_stops.keys().count(), 0, "user_stops");
+    assert_eq!(scene.stopper.released.keys().count(), 0, "released");
+}
+
 #[test]
 fn a_read_in_flight_has_a_range_and_one_that_ended_has_none() {
     let scene = Scene::new(At::Mmap);
