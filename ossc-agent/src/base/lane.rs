@@ -12,6 +12,9 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// All of them, the most urgent first: `lane as usize` is its place here.
+    pub const ALL: [Self; 3] = [Self::Demand, Self::Planned, Self::Background];
+
     /// Lower-case name for logs, audit and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

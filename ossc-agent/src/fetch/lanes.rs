@@ -325,6 +325,20 @@ impl Lanes {
         self.files.get(file.index()).map(FileWork::layout)
     }
 
+    /// Missing blocks that each lane will hand out, none of them twice.
+    pub(super) fn queued(&self) -> [u64; Lane::ALL.len()] {
+        let mut seen = BTreeSet::new();
+        let mut until = |lines: [&VecDeque<Wanted>; 2]| {
+            let wanted = lines.into_iter().flatten();
+            seen.extend(wanted.flat_map(|wanted| missing_of(&self.files, wanted)));
+            seen.len() as u64
+        };
+        let demand = until([&self.short, &self.long]);
+        let asked = until([&self.ahead, &self.planned]);
+        let background = if self.background { self.missing.saturating_sub(asked) } else { 0 };
+        [demand, asked - demand, background]
+    }
+
     /// Whether anything can be handed out.
     pub(super) fn has_missing(&self) -> bool {
         self.missing > 0

@@ -34,28 +34,33 @@ pub struct Counts {
     pub slow_downs: u64,
     /// Blocks given up, after all tries.
     pub failures: u64,
-    /// Extents handed out for demand, planned and background.
-    extents: [u64; 3],
+    /// Blocks handed out for each of [`Lane::ALL`].
+    begun: [u64; Lane::ALL.len()],
+}
+
+/// One lane at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneWork {
+    /// The lane.
+    pub lane: Lane,
+    /// Missing blocks that it will fetch, none of which an earlier lane will.
+    pub queued: u64,
+    /// Blocks that it has begun to fetch in this run; one that failed and was begun again counts twice.
+    pub begun: u64,
 }
 
 impl Counts {
-    /// Extents handed out for a lane.
-    #[must_use]
-    pub fn extents(&self, lane: Lane) -> u64 {
-        self.extents[index(lane)]
-    }
-
-    pub(super) fn handed_out(&mut self, lane: Lane) {
-        self.extents[index(lane)] += 1;
+    pub(super) fn handed_out(&mut self, lane: Lane, blocks: u32) {
+        self.begun[lane as usize] += u64::from(blocks);
         self.requests += 1;
     }
-}
 
-fn index(lane: Lane) -> usize {
-    match lane {
-        Lane::Demand => 0,
-        Lane::Planned => 1,
-        Lane::Background => 2,
+    /// Each lane with what is `queued` in it.
+    pub(super) fn lanes(&self, queued: [u64; Lane::ALL.len()]) -> [LaneWork; Lane::ALL.len()] {
+        Lane::ALL.map(|lane| {
+            let at = lane as usize;
+            LaneWork { lane, queued: queued[at], begun: self.begun[at] }
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use super::Done;
 use super::failure::{Cause, Failure};
 use super::inflight::Waiters;
 use super::lanes::Lanes;
-use super::progress::{Counts, Progress};
+use super::progress::{Counts, LaneWork, Progress};
 use super::sync::{Lock, Signal};
 use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
 use crate::fetch::view::{BlockState, Provenance};
@@ -199,7 +199,7 @@ impl Queue {
             };
             match taken {
                 Some((extent, lane)) => {
-                    state.counts.handed_out(lane);
+                    state.counts.handed_out(lane, extent.blocks.end - extent.blocks.start);
                     Ok(Work::Fetch(extent, lane))
                 }
                 None if mode.is_some() => Err(state.lanes.has_missing().then(|| now + LOOK_AGAIN)),
@@ -391,6 +391,10 @@ impl Queue {
             counts: state.counts.clone(),
             readers: state.waiters.readers(),
         })
+    }
+
+    pub(super) fn lanes(&self) -> Vec<LaneWork> {
+        self.state.with(|state| state.counts.lanes(state.lanes.queued())).to_vec()
     }
 }
 

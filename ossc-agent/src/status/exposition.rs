@@ -27,6 +27,7 @@ pub(super) fn text(view: &View) -> Result<String, fmt::Error> {
         peers(&mut registry, sharing);
     }
     requests(&mut registry, &snapshot, view);
+    lanes(&mut registry, &snapshot);
     readers(&mut registry, &snapshot, view);
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -148,6 +149,19 @@ fn requests(registry: &mut Registry, snapshot: &Snapshot, view: &View) {
         counter(counts.slow_downs),
     );
     registry.register("blocks_lost", "Blocks given up after all tries", counter(counts.blocks_lost));
+}
+
+fn lanes(registry: &mut Registry, snapshot: &Snapshot) {
+    let begun: Family<Labels<1>, Counter> = Family::default();
+    let queued: Family<Labels<1>, Gauge> = Family::default();
+    for lane in &snapshot.lanes {
+        let labels = [("lane", lane.lane.clone())];
+        begun.get_or_create(&labels).inc_by(lane.begun_blocks);
+        queued.get_or_create(&labels).set(i64::try_from(lane.queued_blocks).unwrap_or(i64::MAX));
+    }
+    let help = "Blocks whose fetch has begun, by why: demand (a reader waits), planned, background";
+    registry.register("lane_blocks", help, begun);
+    registry.register("lane_queued_blocks", "Missing blocks that are to be fetched, by why", queued);
 }
 
 fn readers(registry: &mut Registry, snapshot: &Snapshot, view: &View) {

@@ -49,6 +49,9 @@ pub struct Snapshot {
     pub connections: Connections,
     /// Requests to OSS.
     pub requests: Requests,
+    /// Why blocks are fetched, the most urgent reason first.
+    #[serde(default)]
+    pub lanes: Vec<Lane>,
     /// Programs that read.
     pub readers: Readers,
     /// First accesses of readers to blocks.
@@ -235,6 +238,17 @@ pub struct Requests {
     pub slow_downs: u64,
     /// Blocks given up after all tries; a reader that wants one tries again.
     pub blocks_lost: u64,
+}
+
+/// A reason to fetch blocks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// `demand` (a reader waits), `planned` (one is about to), `background`.
+    pub lane: String,
+    /// Missing blocks that are to be fetched for it.
+    pub queued_blocks: u64,
+    /// Blocks whose fetch has begun for it in this run; one that failed and was begun again counts twice.
+    pub begun_blocks: u64,
 }
 
 /// Programs that read.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::snapshot::{File, Room, Sharing, Snapshot, Source, State};
+use super::snapshot::{File, Lane, Room, Sharing, Snapshot, Source, State};
 use super::{as_f64, whole};
 use crate::base;
 
@@ -64,6 +64,14 @@ fn write(out: &mut String, snapshot: &Snapshot, is_whole: bool) -> fmt::Result {
         requests.given_up,
         requests.slow_downs
     )?;
+    if !snapshot.lanes.is_empty() {
+        let lane = |lane: &Lane| {
+            let Lane { lane, queued_blocks, begun_blocks } = lane;
+            format!("{} {begun_blocks} + {queued_blocks}", printable(lane))
+        };
+        let lanes: Vec<_> = snapshot.lanes.iter().map(lane).collect();
+        writeln!(out, "blocks begun + queued by why: {}", lanes.join(", "))?;
+    }
     if let Some(Sharing { members, quarantined, bytes, requests, .. }) = &snapshot.peers {
         writeln!(
             out,
@@ -251,6 +259,13 @@ mod tests {
                 waiting: vec![reader],
                 ..Readers::default()
             },
+            lanes: [("demand", 3, 1), ("background", 40, 7)]
+                .map(|(lane, begun_blocks, queued_blocks)| Lane {
+                    lane: lane.to_owned(),
+                    queued_blocks,
+                    begun_blocks,
+                })
+                .to_vec(),
             foresight: Foresight { hits: 3, misses: 1 },
             history: History::default(),
             files: vec![file("a", State::Complete, 4 << 30), file("b", State::Loading, 1 << 30)],
@@ -267,6 +282,7 @@ mod tests {
             "1.0 GiB/s",
             "8 of 16 connections at work; requests: 9, 2 failed, 1 given up",
             "7 peers, 0 in quarantine; from OSS as owner 0 B",
+            "blocks begun + queued by why: demand 3 + 1, background 40 + 7",
             "75 % of 4 found their bytes there",
             "READERS THAT WAIT: 1, the longest for 1 min 1 s",
             "llama?[2J (42) for 1 min 1 s: b, 0 B to 1.0 MiB",

@@ -10,12 +10,12 @@ use jiff::Timestamp;
 
 use super::positions::Positions;
 use super::snapshot::{
-    Agent, Amount, Asked, Bytes, Connections, File, Foresight, History, Node, Position, Readers, Requests,
-    Room, SharedBytes, Sharing, Snapshot, Source, State, VERSION, Waiting,
+    Agent, Amount, Asked, Bytes, Connections, File, Foresight, History, Lane, Node, Position, Readers,
+    Requests, Room, SharedBytes, Sharing, Snapshot, Source, State, VERSION, Waiting,
 };
 use super::{as_f64, whole};
 use crate::base::{BlockIndex, FileId, Layout};
-use crate::fetch::{BlockState, Fetcher, Network};
+use crate::fetch::{BlockState, Fetcher, LaneWork, Network};
 use crate::peer::{Partner, Peers};
 use crate::store::Store;
 use crate::{gate, metrics, store};
@@ -109,6 +109,11 @@ fn sharing(peers: &Peers) -> Sharing {
         },
         nodes: nodes(peers.partners()),
     }
+}
+
+fn lane(work: LaneWork) -> Lane {
+    let LaneWork { lane, queued, begun } = work;
+    Lane { lane: lane.name().to_owned(), queued_blocks: queued, begun_blocks: begun }
 }
 
 /// Those first with whom most was exchanged.
@@ -253,6 +258,7 @@ impl View {
                 slow_downs: counts.slow_downs,
                 blocks_lost: counts.failures,
             },
+            lanes: fetcher.lanes().into_iter().map(lane).collect(),
             foresight: Foresight {
                 hits: self.parts.foresight.hits.get(),
                 misses: self.parts.foresight.misses.get(),

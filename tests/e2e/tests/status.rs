@@ -161,6 +161,10 @@ fn compare(site: &Site, port: SocketAddr) -> anyhow::Result<Value> {
         ("ossc_files_complete", "/files_complete"),
         ("ossc_blocks_ready", "/blocks/ready"),
         ("ossc_readers_held", "/readers/held"),
+        ("ossc_lane_blocks_total{lane=\"demand\"}", "/lanes/0/begun_blocks"),
+        ("ossc_lane_queued_blocks{lane=\"demand\"}", "/lanes/0/queued_blocks"),
+        ("ossc_lane_blocks_total{lane=\"background\"}", "/lanes/2/begun_blocks"),
+        ("ossc_lane_queued_blocks{lane=\"background\"}", "/lanes/2/queued_blocks"),
         ("ossc_first_accesses_total{result=\"miss\"}", "/foresight/misses"),
     ] {
         let (shown, told) = (metric(name)?, number(&told, path)?);
@@ -183,6 +187,7 @@ fn agrees_with_the_server_and_with_itself() -> anyhow::Result<()> {
     ensure!(waiting["pid"] == pid && waiting["program"] == "cat" && waiting["start"] == 0, "{status}");
     ensure!(waiting["file"] == site.origin().files()[2].name.as_str(), "{status}");
     ensure!(status["files"][2]["blocks"].as_str().is_some_and(|blocks| blocks.contains('h')), "{status}");
+    ensure!(number(&status, "/lanes/0/begun_blocks")? > 0.0, "a reader waits: {status}");
     let text = run(&site.model_dir(), &["status"])?;
     let text = String::from_utf8(text.stdout)?;
     ensure!(text.contains("READERS THAT WAIT: 1") && text.contains(&format!("cat ({pid})")), "{text}");
@@ -191,6 +196,12 @@ fn agrees_with_the_server_and_with_itself() -> anyhow::Result<()> {
     ensure!(status["state"] == "complete" && number(&status, "/eta_seconds")? == 0.0, "{status}");
     ensure!(number(&status, "/bytes/ready")? == float(site.origin().size()), "{status}");
     ensure!(number(&status, "/readers/held")? == 0.0 && number(&status, "/readers/denied_total")? == 0.0);
+    let lanes = status["lanes"].as_array().context("no lanes")?;
+    let sum = |name: &str| lanes.iter().filter_map(|lane| lane[name].as_f64()).sum::<f64>();
+    ensure!(
+        sum("begun_blocks") == number(&status, "/blocks/total")? && sum("queued_blocks") == 0.0,
+        "{status}"
+    );
     for file in status["files"].as_array().context("no files")? {
         ensure!(file["state"] == "complete" && file["blocks"] == "o17", "{file}");
     }

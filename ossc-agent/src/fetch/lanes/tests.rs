@@ -53,6 +53,19 @@ fn demand_beats_planned_beats_background() {
 }
 
 #[test]
+fn a_block_is_queued_in_the_most_urgent_lane_that_wants_it() {
+    let mut lanes = lanes(1, &[4, 4]);
+    assert_eq!(lanes.queued(), [0, 0, 0]);
+    lanes.start_background();
+    lanes.want(FileId(1), 0..3, Lane::Planned);
+    lanes.want(FileId(1), 2..4, Lane::Demand);
+    lanes.want(FileId(1), 3..4, Lane::Demand);
+    assert_eq!(lanes.queued(), [2, 2, 4]);
+    lanes.take(FAR, 0, Instant::now()).unwrap();
+    assert_eq!(lanes.queued(), [0, 2, 4]);
+}
+
+#[test]
 fn what_is_ahead_of_readers_comes_before_the_plan_and_is_replaced() {
     let mut lanes = lanes(1, &[9, 4]);
     lanes.want(FileId(0), 0..9, Lane::Planned);
