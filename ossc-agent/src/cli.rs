@@ -6,6 +6,7 @@ mod exit;
 mod logging;
 mod peers;
 mod plan;
+mod reference;
 mod status;
 mod trace;
 mod verify;
@@ -19,6 +20,7 @@ use crate::sys::{self, privileges};
 use crate::{agent, keeper};
 
 pub use exit::Exit;
+pub use reference::reference;
 
 /// Fills model files from Alibaba Cloud OSS into the page cache just ahead of the program that reads them.
 ///

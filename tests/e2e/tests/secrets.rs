@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use e2e::agent::{FILES_VISIBLE, Start, exit};
+use e2e::forward::{Forward, PASSWORD};
 use e2e::origin::shards;
 use e2e::scratch::FileSystem;
 use e2e::site::Site;
@@ -22,6 +23,8 @@ const OIDC_TOKEN: &str = "test-oidc-token";
 /// What the server's stand-ins issue, in the forms in which it travels.
 const ISSUED: [&str; 5] =
     ["issued-secret-", "/issued+token==", "%2Fissued%2Btoken", "session-token-", OIDC_TOKEN];
+/// User and password of a proxy as they travel (RFC 7617).
+const BASIC: &str = "bW9kZWw6b3Blbi1zZXNhbWUtNw==";
 /// Bytes a second: the agent lives for a second or two and can be looked at.
 const RATE: u64 = 6_000_000;
 /// Every small request comes from here, too.
@@ -30,12 +33,15 @@ const SOURCE: &str = "127.0.0.9";
 struct Kind {
     name: &'static str,
     arrange: fn(&Site, Start) -> anyhow::Result<Start>,
+    /// Through a proxy with a password.
+    by_proxy: bool,
     /// A request that shows that it was this way.
     proof: Option<Operation>,
 }
 
-const KINDS: [Kind; 5] = [
-    Kind { name: "environment", arrange: |_, start| Ok(start), proof: None },
+const KINDS: [Kind; 6] = [
+    Kind { name: "environment", arrange: |_, start| Ok(start), by_proxy: false, proof: None },
+    Kind { name: "password of a proxy", arrange: |_, start| Ok(start), by_proxy: true, proof: None },
     Kind {
         name: "temporary key in the environment, signature V1",
         arrange: |site, start| {
@@ -47,6 +53,7 @@ const KINDS: [Kind; 5] = [
                 .variable("OSS_ACCESS_KEY_SECRET", secret)
                 .variable("OSS_SESSION_TOKEN", token))
         },
+        by_proxy: false,
         proof: None,
     },
     Kind {
@@ -59,6 +66,7 @@ const KINDS: [Kind; 5] = [
             fs::write(&file, text)?;
             Ok(without_key(start).option("--credentials", "file").option("--credentials-file", file))
         },
+        by_proxy: false,
         proof: None,
     },
     Kind {
@@ -67,6 +75,7 @@ const KINDS: [Kind; 5] = [
             let start = start.variable("OSSC_ECS_METADATA_ENDPOINT", site.origin().server().endpoint());
             Ok(without_key(start).option("--credentials", "ecs"))
         },
+        by_proxy: false,
         proof: Some(Operation::Metadata),
     },
     Kind {
@@ -81,6 +90,7 @@ const KINDS: [Kind; 5] = [
                 .variable("ALIBABA_CLOUD_OIDC_TOKEN_FILE", file)
                 .variable("OSSC_STS_ENDPOINT", site.origin().server().endpoint()))
         },
+        by_proxy: false,
         proof: Some(Operation::Sts),
     },
 ];
@@ -92,18 +102,22 @@ fn without_key(start: Start) -> Start {
 #[test]
 fn of_every_kind_are_told_nowhere() -> anyhow::Result<()> {
     let _turn = turn::take();
+    let proxy = Forward::start()?;
     for kind in &KINDS {
-        load(kind).context(kind.name)?;
+        load(kind, &proxy).context(kind.name)?;
     }
     Ok(())
 }
 
-fn load(kind: &Kind) -> anyhow::Result<()> {
+fn load(kind: &Kind, proxy: &Forward) -> anyhow::Result<()> {
     let config = Config { rate: RATE, metadata: Some(MetadataConfig::default()), ..Config::default() };
     let site = Site::new(FileSystem::Ext4, config, shards(2, 4 * MIB))?;
     let log = site.copies().join("log");
-    let start =
+    let mut start =
         (kind.arrange)(&site, site.start())?.option("--log-level", "trace").option("--source", SOURCE);
+    if kind.by_proxy {
+        start = start.variable("OSSC_ORIGIN_PROXY", proxy.url());
+    }
     // The command tells its environment, and lives as long as the load.
     let command = ["sh", "-c", "tr '\\0' '\\n' < /proc/self/environ; cat \"$MODEL_DIR\"/* > /dev/null"];
     let mut agent = start.clone().command(command).start()?;
@@ -137,13 +151,14 @@ fn load(kind: &Kind) -> anyhow::Result<()> {
     if let Some(proof) = kind.proof {
         ensure!(entries.iter().any(|entry| entry.operation == proof), "no {proof:?} request");
     }
-    let elsewhere: Vec<_> = entries.iter().filter(|entry| entry.peer.ip().to_string() != SOURCE).collect();
-    ensure!(elsewhere.is_empty(), "not from {SOURCE}: {elsewhere:#?}");
+    let elsewhere: Vec<_> =
+        entries.iter().filter(|entry| (entry.peer.ip().to_string() != SOURCE) != kind.by_proxy).collect();
+    ensure!(elsewhere.is_empty(), "not the way of {}: {elsewhere:#?}", kind.name);
     no_keeper_left(&site)
 }
 
 fn check(place: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let secrets = [ACCESS_KEY_SECRET, STS[1], STS[2], "CAIStest%2FToken", "another secret"];
+    let secrets = [ACCESS_KEY_SECRET, STS[1], STS[2], "CAIStest%2FToken", "another secret", PASSWORD, BASIC];
     for secret in secrets.into_iter().chain(ISSUED) {
         if let Some(at) = bytes.windows(secret.len()).position(|window| window == secret.as_bytes()) {
             let from = at.saturating_sub(200);

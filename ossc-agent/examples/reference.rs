@@ -1,0 +1,5 @@
+//! Prints docs/cli.md.
+
+fn main() {
+    print!("{}", ossc_agent::cli::reference());
+}
