@@ -33,6 +33,7 @@ mod restart;
 mod resume;
 mod secrets;
 mod service_manager;
+mod serving;
 mod signatures;
 mod slow_tail;
 mod soak;
