@@ -274,7 +274,7 @@ impl Fetcher {
     }
 
     /// What each lane has done and has to do, the most urgent first. Takes the queue's lock, for as long as counting
-    /// wanted blocks takes: microseconds for each thousand.
+    /// wanted blocks takes: less than a millisecond for each thousand.
     #[must_use]
     pub fn lanes(&self) -> Vec<LaneWork> {
         self.shared.queue.lanes()
