@@ -98,7 +98,9 @@ impl Resolver {
         } else {
             around(fault.address, mapping.memory)
         };
-        let in_file = |address: u64| mapping.offset.saturating_add(address - mapping.memory.start());
+        // The page of a write may begin before a mapping that no kernel would make.
+        let before = mapping.memory.start();
+        let in_file = |address: u64| mapping.offset.saturating_add(address.saturating_sub(before));
         let range = ByteRange::new(in_file(memory.start()), in_file(memory.end()));
         let file = mapping.file;
         if self.last.len() >= THREADS_MAX {
