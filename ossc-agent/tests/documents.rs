@@ -91,6 +91,8 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         words.take_while(|word| !["&", "|", "#", ">"].contains(word)).map(str::to_owned).collect()
     };
     let lines = code.lines().chain(spans);
+    // What cargo makes or runs of the package is no command of the program.
+    let lines = lines.filter(|line| !line.trim_start().starts_with("cargo "));
     lines.filter(|line| line.split_whitespace().take(4).any(is_program)).map(words).collect()
 }
 
@@ -112,8 +114,8 @@ fn show_commands_that_the_program_takes() -> anyhow::Result<()> {
     let mut tried = 0;
     for (name, text) in documents()? {
         for words in commands(&text) {
-            // Brackets and bars are about the form of a command, and no command.
-            if words.iter().any(|word| word.contains(['[', '|'])) {
+            // Brackets, angles and bars are about the form of a command, and no command.
+            if words.iter().any(|word| word.contains(['[', '<', '|'])) {
                 continue;
             }
             let line = words.iter().filter_map(|word| filled_in(word));
