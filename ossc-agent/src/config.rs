@@ -79,6 +79,8 @@ pub struct Config {
     pub room: Room,
     /// Start from what is on disk without asking OSS.
     pub offline: bool,
+    /// Accesses are observed with eBPF, and the order learned; else nobody's are.
+    pub observe: bool,
     /// End with status 0 once every file is complete.
     pub exit_when_complete: bool,
     /// Program to start once the files are visible; empty = none.

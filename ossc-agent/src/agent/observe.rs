@@ -25,6 +25,10 @@ pub(super) struct Observation {
 
 /// Loads and attaches the probes and tells them the files. Waits for the kernel on a thread of its own.
 pub(super) async fn start(config: &Config, store: &Arc<Store>, learner: &Arc<Learner>) -> Observation {
+    if !config.observe {
+        tracing::info!("accesses are not observed, as configured");
+        return Observation::of(None);
+    }
     let targets = if config.observes_everybody() {
         bpf::Targets::Everybody
     } else {

@@ -19,6 +19,10 @@ pub struct Flags {
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,
 
+    /// Observe nobody: without eBPF in the way of reads no order is learned, and the background fetches file by file
+    #[arg(long, conflicts_with_all = ["pids", "cgroups"])]
+    pub no_observe: bool,
+
     /// JSON configuration, in the format of the OSS Connector [default: /etc/oss-connector/config.json if
     /// there is one]
     #[arg(long, value_name = "FILE")]

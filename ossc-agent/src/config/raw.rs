@@ -55,6 +55,7 @@ pub(super) struct Raw {
     pub(super) on_change: Option<String>,
     pub(super) restart_deadline_sec: Option<u32>,
     pub(super) offline: Option<bool>,
+    pub(super) observe: Option<bool>,
     pub(super) otlp: Option<String>,
     pub(super) http: Option<SocketAddr>,
     pub(super) http_remote: Option<bool>,

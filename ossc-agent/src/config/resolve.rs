@@ -95,6 +95,9 @@ pub(super) fn merged(flags: &Flags, env: &Environment, raw: &Raw) -> Result<Conf
         },
         room: room(flags, raw)?,
         offline: flags.offline || raw.offline.unwrap_or(false),
+        // Who names targets wants them observed, whatever the file says.
+        observe: !flags.no_observe
+            && (raw.observe.unwrap_or(true) || !flags.pids.is_empty() || !flags.cgroups.is_empty()),
         exit_when_complete,
         command: flags.command.clone(),
         log: log(flags, raw)?,

@@ -38,6 +38,8 @@ const READ_BY_COMMAND: u64 = SIZE / 4;
 /// What the agent says of an order it keeps, and of one it cannot use.
 const ORDER_LEARNED: &str = "order learned";
 const NOT_USED: &str = "the load begins without a learned order";
+/// What it says when nothing is to be learned.
+const NOT_OBSERVED: &str = "accesses are not observed, as configured";
 /// What it says when there is nothing more to learn.
 const PROBES_DETACHED: &str = "the order is known; eBPF probes detached";
 
@@ -91,6 +93,30 @@ fn is_only_advice() -> anyhow::Result<()> {
         learned == [true; 4] && not_used == [false, true, true, false],
         "{learned:?} {not_used:?} {logs:#?}"
     );
+    Ok(())
+}
+
+#[test]
+fn is_not_learned_where_nobody_is_to_be_observed() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let site = Site::new(FileSystem::Ext4, Config::default(), shards(2, 2 * MIB + 5))?;
+    for observed in [true, false] {
+        empty(&site)?;
+        let start = site.start();
+        let agent = if observed { start } else { start.argument("--no-observe") }.start()?;
+        agent.wait_for(ALL_COMPLETE)?;
+        // The gate sees no reader any more.
+        site.check_files()?;
+        let ended = agent.stop()?;
+        ended.expect(exit::OK)?;
+        let said = |message: &str| ended.log.iter().any(|event| event.message() == message);
+        ensure!(
+            said(ORDER_LEARNED) == observed && said(NOT_OBSERVED) != observed,
+            "{observed}: {:#?}",
+            ended.log
+        );
+        std::fs::remove_dir_all(site.state_dir().join("orders")).ok();
+    }
     Ok(())
 }
 

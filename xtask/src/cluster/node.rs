@@ -62,6 +62,8 @@ impl Node {
         command.args(["--block-size", &format!("{}K", args.block)]);
         // Two threads, as the machine has two processors at least; by itself a node would take few connections here.
         command.args(["--threads", "2", "--connections", &(args.connections / 2).to_string()]);
+        // The one kernel here would run the probes of all agents for each read of any of them.
+        command.arg("--no-observe");
         if args.sink > 0 {
             command.args(["--bandwidth-limit", &(u64::from(args.sink) * 125_000).to_string()]);
         }
