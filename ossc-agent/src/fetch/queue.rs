@@ -17,7 +17,8 @@ use crate::base::{BlockIndex, ByteRange, Extent, FileId, Lane};
 use crate::fetch::view::{BlockState, Provenance};
 use crate::peer::{Mode, Peers};
 
-/// How soon an idle connection looks again for what peers may have by then, unless they wake it before.
+/// How soon one idle connection, for all of them, looks again for what peers may have by then, unless they wake it
+/// before.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a connection does next.
@@ -49,7 +50,15 @@ struct State {
     counts: Counts,
     /// By file.
     provenance: Vec<Provenance>,
+    /// An idle connection looks again by itself: the watchman, who wakes the others when there is work.
+    is_watched: bool,
     closing: bool,
+}
+
+/// A connection's part in that. Dropped with the connection, it lets another one watch.
+struct Watchman<'a> {
+    queue: &'a Queue,
+    is_on: bool,
 }
 
 pub(super) struct Queue {
@@ -69,6 +78,7 @@ impl Queue {
             lost: BTreeMap::new(),
             counts: Counts::default(),
             provenance: Vec::new(),
+            is_watched: false,
             closing: false,
         };
         Self { state: Lock::new(state), signal: Signal::default(), peers }
@@ -177,14 +187,24 @@ impl Queue {
     /// The next work for a connection that moves `reach` bytes in the time an extent should take; from the
     /// background, that of this `slot`.
     pub(super) async fn next(&self, reach: u64, slot: impl Fn() -> usize) -> Work {
-        let work = self.signal.until(|| self.take(reach, slot(), Instant::now())).await;
+        let mut watchman = Watchman { queue: self, is_on: false };
+        let work = self.signal.until(|| self.take(reach, slot(), Instant::now(), &mut watchman.is_on)).await;
         // Whoever finds work wakes the next idle one; the last one woken finds nothing.
         self.signal.one();
         work
     }
 
-    fn take(&self, reach: u64, slot: usize, now: Instant) -> Result<Work, Option<Instant>> {
+    fn take(
+        &self,
+        reach: u64,
+        slot: usize,
+        now: Instant,
+        is_watchman: &mut bool,
+    ) -> Result<Work, Option<Instant>> {
         self.state.with(|state| {
+            if std::mem::take(is_watchman) {
+                state.is_watched = false;
+            }
             if let Some(file) = state.full.pop_front() {
                 return Ok(Work::Seal(file));
             }
@@ -202,7 +222,11 @@ impl Queue {
                     state.counts.handed_out(lane, extent.blocks.end - extent.blocks.start);
                     Ok(Work::Fetch(extent, lane))
                 }
-                None if mode.is_some() => Err(state.lanes.has_missing().then(|| now + LOOK_AGAIN)),
+                None if mode.is_some() => {
+                    *is_watchman =
+                        state.lanes.has_missing() && !std::mem::replace(&mut state.is_watched, true);
+                    Err(is_watchman.then(|| now + LOOK_AGAIN))
+                }
                 None => Err(state.lanes.next_due()),
             }
         })
@@ -395,6 +419,15 @@ impl Queue {
 
     pub(super) fn lanes(&self) -> Vec<LaneWork> {
         self.state.with(|state| state.counts.lanes(state.lanes.queued())).to_vec()
+    }
+}
+
+impl Drop for Watchman<'_> {
+    fn drop(&mut self) {
+        if self.is_on {
+            self.queue.state.with(|state| state.is_watched = false);
+            self.queue.signal.one();
+        }
     }
 }
 
