@@ -5,14 +5,15 @@
 //!
 //! Two bounds. The eager one is a few times what replies took lately, so that one of a hundred that takes a hundred
 //! times as long costs little; since it may be wrong, only a small share of requests may be given up by it. The firm
-//! one needs no such budget. Neither says that a request stands still unless others overtake it: since it began to
+//! one needs no such budget; it is wider where all is slow, because on a narrow path that many connections share each
+//! piece takes long, and one of which TCP has lost a packet longer still. Neither says that a request stands still unless others overtake it: since it began to
 //! wait, more waits of its kind have ended than were under way then, so one that began later was served before it.
 //! Where a limit that all share makes all of them slow, or an origin serves one after the other, nobody is overtaken;
 //! and when all stand still, then so does the server or this machine, and more requests would not help: then `oss`'s
 //! own bounds decide.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::sync::Lock;
 
@@ -28,6 +29,10 @@ const ALONE: u32 = 4;
 const TIMES_TYPICAL: u32 = 8;
 /// Waits known before the eager bound means anything.
 const LEARN: u32 = 16;
+/// The firm bound is no less than this many typical waits for a reply, or one for a piece, ...
+const FIRM_REPLIES: u32 = 4;
+/// ... up to so many times what it is otherwise.
+const MOST_WIDENED: u32 = 4;
 /// One request in so many may be given up eagerly.
 const ONE_IN: u32 = 20;
 /// Eager tries that may come at once.
@@ -40,6 +45,8 @@ pub(super) struct Patience {
     state: Lock<State>,
     replies: Waits,
     pieces: Waits,
+    /// How often a wait that was looked at had moved, and not ended.
+    moves: AtomicU64,
 }
 
 /// What a request waits for. Those of one kind are compared: pieces may come while replies have to wait in line.
@@ -55,6 +62,8 @@ struct Waits {
     under_way: AtomicU64,
     /// Those that got what they waited for.
     ended: AtomicU64,
+    /// How long they took, a moving average in nanoseconds. Two that end together may count as one.
+    took: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -78,13 +87,21 @@ impl Patience {
     pub(super) fn new(firm: Duration) -> Self {
         let state =
             State { typical: Duration::ZERO, spread: Duration::ZERO, known: 0, credit: BURST * ONE_IN };
-        Self { firm, state: Lock::new(state), replies: Waits::default(), pieces: Waits::default() }
+        Self {
+            firm,
+            state: Lock::new(state),
+            replies: Waits::default(),
+            pieces: Waits::default(),
+            moves: AtomicU64::new(0),
+        }
     }
 
     /// For the next wait of a request that was given up `given_up` times already. `fresh`: its connection has to be
     /// made first, which takes its own time.
     pub(super) fn bound(&self, given_up: u32, fresh: bool) -> Bound {
-        let firm = self.firm.saturating_mul(1 << given_up.min(MOST_DOUBLED));
+        let slow = self.replies.took().saturating_mul(FIRM_REPLIES).max(self.pieces.took());
+        let firm = self.firm.max(slow.min(self.firm * MOST_WIDENED));
+        let firm = firm.saturating_mul(1 << given_up.min(MOST_DOUBLED));
         let eager = self.state.with(|state| {
             let enough = given_up == 0 && !fresh && state.known >= LEARN && state.credit >= ONE_IN;
             enough.then(|| (state.typical * TIMES_TYPICAL + state.spread * TIMES_TYPICAL).max(LEAST_EAGER))
@@ -118,7 +135,17 @@ impl Patience {
     /// Looks after a wait that begins.
     pub(super) fn watch(&self, kind: Kind, bound: Bound) -> Watch<'_> {
         let before = self.waits(kind).under_way.fetch_add(1, Ordering::Relaxed);
-        Watch { patience: self, kind, bound, before, ended: self.ended(kind), all: self.all(), alone: 0 }
+        let began = Instant::now();
+        Watch {
+            patience: self,
+            kind,
+            bound,
+            began,
+            before,
+            ended: self.ended(kind),
+            all: self.all(),
+            alone: 0,
+        }
     }
 
     fn waits(&self, kind: Kind) -> &Waits {
@@ -133,7 +160,7 @@ impl Patience {
     }
 
     fn all(&self) -> u64 {
-        self.ended(Kind::Reply) + self.ended(Kind::Piece)
+        self.ended(Kind::Reply) + self.ended(Kind::Piece) + self.moves.load(Ordering::Relaxed)
     }
 }
 
@@ -143,10 +170,11 @@ pub(super) struct Watch<'a> {
     patience: &'a Patience,
     kind: Kind,
     bound: Bound,
+    began: Instant,
     /// Of its kind, when it began: under way besides it, and ended.
     before: u64,
     ended: u64,
-    /// Ended of all kinds when the bound began.
+    /// Ended of all kinds, and moves, when the bound began.
     all: u64,
     /// Bounds in a row that passed without anybody moving.
     alone: u32,
@@ -158,6 +186,11 @@ impl Watch<'_> {
     pub(super) fn is_still(&mut self, moved: bool, is_silent: bool) -> bool {
         let all = self.patience.all();
         let others_move = std::mem::replace(&mut self.all, all) != all;
+        if moved {
+            self.patience.moves.fetch_add(1, Ordering::Relaxed);
+            // Its own is not another one's.
+            self.all += 1;
+        }
         self.alone = if moved || others_move { 0 } else { self.alone + 1 };
         let ended = self.patience.ended(self.kind);
         if moved {
@@ -175,7 +208,20 @@ impl Watch<'_> {
 
     /// It got what it waited for.
     pub(super) fn end(self) {
-        self.patience.waits(self.kind).ended.fetch_add(1, Ordering::Relaxed);
+        self.patience.waits(self.kind).end(self.began.elapsed());
+    }
+}
+
+impl Waits {
+    fn end(&self, took: Duration) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        let (took, typical) =
+            (u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), self.took.load(Ordering::Relaxed));
+        self.took.store(typical - typical / 8 + took / 8, Ordering::Relaxed);
+    }
+
+    fn took(&self) -> Duration {
+        Duration::from_nanos(self.took.load(Ordering::Relaxed))
     }
 }
 
@@ -233,6 +279,26 @@ mod tests {
     }
 
     #[test]
+    fn the_firm_bound_is_wider_where_all_is_slow() {
+        let patience = Patience::new(FIRM);
+        let firm = |given_up| patience.bound(given_up, true).wait;
+        for _ in 0..100 {
+            patience.pieces.end(Duration::from_millis(2700));
+        }
+        assert!(firm(0) > FIRM * 3 && firm(0) < FIRM * MOST_WIDENED, "{:?}", firm(0));
+        assert_eq!(firm(1), firm(0) * 2);
+        for _ in 0..100 {
+            patience.replies.end(Duration::from_secs(1));
+        }
+        assert_eq!(firm(0), FIRM * MOST_WIDENED);
+        for _ in 0..100 {
+            patience.replies.end(FIRM / 5);
+            patience.pieces.end(Duration::ZERO);
+        }
+        assert_eq!(firm(0), FIRM);
+    }
+
+    #[test]
     fn who_moves_or_is_not_alone_in_standing_still_is_waited_for() {
         let patience = Patience::new(FIRM);
         let watch = || patience.watch(Kind::Reply, patience.bound(0, true));
@@ -247,6 +313,19 @@ mod tests {
         });
         assert_eq!(moves, [false, false, false, false, false, true], "others overtake it");
         assert!(watch().is_still(false, true), "its NIC is silent");
+    }
+
+    #[test]
+    fn bytes_of_a_piece_that_is_not_whole_are_a_move_to_others() {
+        let patience = Patience::new(FIRM);
+        let watch = |kind| patience.watch(kind, patience.bound(0, true));
+        let (mut slow, mut waiting) = (watch(Kind::Piece), watch(Kind::Reply));
+        for _ in 0..3 * ALONE {
+            assert!(!slow.is_still(true, false));
+            assert!(!waiting.is_still(false, false), "something comes");
+        }
+        let still = [false; 4].map(|moved| waiting.is_still(moved, false));
+        assert_eq!(still, [false, false, false, true], "nothing comes any more");
     }
 
     #[test]
