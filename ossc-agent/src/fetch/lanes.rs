@@ -327,11 +327,22 @@ impl Lanes {
 
     /// Missing blocks that each lane will hand out, none of them twice.
     pub(super) fn queued(&self) -> [u64; Lane::ALL.len()] {
-        let mut seen = BTreeSet::new();
+        // By file, of those that are wanted; a whole model may be planned.
+        let mut seen: Vec<Vec<bool>> = vec![Vec::new(); self.files.len()];
+        let mut count = 0;
         let mut until = |lines: [&VecDeque<Wanted>; 2]| {
             let wanted = lines.into_iter().flatten();
-            seen.extend(wanted.flat_map(|wanted| missing_of(&self.files, wanted)));
-            seen.len() as u64
+            for (file, block) in wanted.flat_map(|wanted| missing_of(&self.files, wanted)) {
+                let Some(seen) = seen.get_mut(file.index()) else { continue };
+                let at = block.0 as usize;
+                if seen.len() <= at {
+                    seen.resize(at + 1, false);
+                }
+                if let Some(seen) = seen.get_mut(at) {
+                    count += u64::from(!std::mem::replace(seen, true));
+                }
+            }
+            count
         };
         let demand = until([&self.short, &self.long]);
         let asked = until([&self.ahead, &self.planned]);
