@@ -12,6 +12,7 @@ mod guard;
 mod heads;
 mod learn;
 mod load;
+pub mod manifest;
 mod observe;
 mod prepare;
 mod restart;
@@ -22,7 +23,7 @@ mod share;
 mod verify;
 mod view;
 
-pub use error::Error;
+pub use error::{Error, ManifestError};
 pub use service::Given;
 pub use verify::{FileReport, Finding, Report, Status, verify};
 

@@ -4,6 +4,7 @@
 mod doctor;
 mod exit;
 mod logging;
+mod manifest;
 mod peers;
 mod plan;
 mod reference;
@@ -52,6 +53,9 @@ enum Task {
     Plan(plan::Plan),
     /// Compare the files of a model with OSS, beside an agent or without one
     Verify(verify::Verify),
+    /// Make and check signed manifests, which prove each block that comes from another node
+    #[command(subcommand)]
+    Manifest(manifest::Manifest),
     /// Show how far the load of a model is, who waits, and where the bytes come from
     Status(status::Status),
     /// End the load of a model: its readers get errors, what was fetched is kept
@@ -99,6 +103,7 @@ pub fn run() -> Exit {
         Some(Task::Peers(peers)) => return peers.run(),
         Some(Task::Trace(trace)) => return trace.run(),
         Some(Task::Verify(verify)) => return verify.run(),
+        Some(Task::Manifest(manifest)) => return manifest.run(),
         Some(Task::Status(status)) => return status.run(),
         Some(Task::Cancel(cancel)) => return cancel.run(),
         Some(Task::Prefetch(prefetch)) => return prefetch.run(),

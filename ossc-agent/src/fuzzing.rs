@@ -9,7 +9,7 @@ use crate::{bpf, config, keeper, order, oss, peer, store, sys};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("access", bpf::fuzzing::access),
     ("config", config::fuzzing::configuration),
     ("credentials", oss::fuzzing::credentials),
@@ -20,6 +20,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("keeper_message", keeper::fuzzing::message),
     ("keeper_record", keeper::fuzzing::record),
     ("listing", oss::fuzzing::listing),
+    ("manifest", peer::fuzzing::manifest),
     ("names", store::fuzzing::object_names),
     ("orders", order::fuzzing::orders),
     ("peer_message", peer::fuzzing::message),

@@ -21,6 +21,7 @@ pub mod health;
 mod id;
 mod inner;
 mod link;
+pub mod manifest;
 mod membership;
 pub mod placement;
 pub mod pursuit;
@@ -45,7 +46,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
-pub use config::{Config, Security, TlsFiles, Trial};
+pub use config::{Config, ManifestFiles, Security, TlsFiles, Trial};
 pub use counts::{Counts, Partner, Tally};
 pub use error::Error;
 pub use exchange::{Body, BodyError, Fetching, Next, OriginRead};
@@ -54,6 +55,7 @@ pub use id::{BadName, Name, ObjectId};
 use self::auth::Auth;
 use self::inner::{Came, Inner};
 use self::link::Pool;
+use self::manifest::Manifest;
 use self::membership::Discovery;
 use self::sends::Sends;
 use self::swarm::Swarm;
@@ -138,6 +140,7 @@ impl Peers {
         let files = store.files().iter();
         let files =
             files.map(|file| (ObjectId::of(bucket, file.object(), file.layout()), file.layout())).collect();
+        let proofs = config.manifest.as_ref().map(|files| proofs(files, &store)).transpose()?;
         let started = Instant::now();
         // Some connections are left for the origin: peers wait for what this node reads.
         let settings = swarm::Settings {
@@ -160,11 +163,12 @@ impl Peers {
             hashes: Mutex::default(),
             settled: OnceLock::new(),
             trial: config.trial,
+            proofs,
             store,
             pool,
             audit,
             auth,
-            sends: Arc::new(Sends::new(config.serve_rate)),
+            sends: Arc::new(Sends::new(config.serve_slots, config.serve_rate)),
             local: Mutex::new(None),
             gossip: Mutex::new(None),
         });
@@ -297,6 +301,21 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// What the blocks of each file must be.
+fn proofs(files: &ManifestFiles, store: &Store) -> Result<Vec<Vec<blake3::Hash>>, Error> {
+    let manifest = Manifest::read(&files.manifest, &files.public_key)?;
+    let blocks = |file: &crate::store::File| {
+        let (object, layout) = (file.object(), file.layout());
+        manifest.blocks(object, layout).ok_or_else(|| Error::NotInManifest {
+            path: files.manifest.clone(),
+            key: object.key.clone(),
+            etag: object.etag.as_str().to_owned(),
+            block_size: layout.block_size().bytes(),
+        })
+    };
+    store.files().iter().map(|file| blocks(file)).collect()
 }
 
 /// A name for a node that has none: its address and port.

@@ -18,6 +18,9 @@ pub enum Error {
     /// The model directory cannot take the files.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// A file that cannot be vouched for.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// An offline start needs complete files.
     #[error(
         "{incomplete} of the {files} files in {} are not complete, so an offline start would leave readers \
@@ -106,4 +109,14 @@ pub enum Error {
     /// The operating system refused something that should always work.
     #[error(transparent)]
     System(#[from] sys::Error),
+}
+
+/// A file that a manifest cannot be made of.
+#[derive(Debug, thiserror::Error)]
+#[error("no manifest can be made: {name}: {why}")]
+pub struct ManifestError {
+    /// Its name below the model directory.
+    pub name: String,
+    /// Why.
+    pub why: String,
 }

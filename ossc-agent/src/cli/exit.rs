@@ -94,6 +94,7 @@ pub(super) fn report(error: &Error, log_on_stderr: bool) -> Exit {
         Error::Oss(oss::Error::Setting { .. } | oss::Error::CaFile { .. } | oss::Error::NoRoots) => 2,
         Error::Oss(_) => 3,
         Error::Store(_)
+        | Error::Manifest(_)
         | Error::Incomplete { .. }
         | Error::NothingRecorded { .. }
         | Error::TooManyFiles { .. } => 4,

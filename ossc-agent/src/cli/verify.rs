@@ -10,10 +10,10 @@ use clap::Args;
 use super::exit::{self, Exit};
 use super::logging;
 use crate::agent::{self, Report, Status};
-use crate::base::Bytes;
-use crate::config::{self, Environment, Flags, LogLevel};
+use crate::base::{Bytes, Nic};
+use crate::config::{self, Config, Environment, Flags, LogLevel};
 
-/// Arguments of `ossc-agent verify`; those that a load has mean the same.
+/// Arguments of `ossc-agent verify`.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// Read every byte again from the disk and compare checksums with OSS
@@ -24,6 +24,13 @@ pub(super) struct Verify {
     #[arg(long)]
     json: bool,
 
+    #[command(flatten)]
+    access: Access,
+}
+
+/// Which model in OSS, how to get at it, and where its files are; the arguments mean what they mean for a load.
+#[derive(Debug, Args)]
+pub(super) struct Access {
     /// JSON configuration [default: /etc/oss-connector/config.json if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -43,6 +50,15 @@ pub(super) struct Verify {
     /// The endpoint is a domain name bound to the bucket (CNAME)
     #[arg(long)]
     cname: bool,
+
+    /// HTTP proxy on the way to OSS, http://HOST:PORT; one with user and password must come by the environment or
+    /// the file [env: OSSC_ORIGIN_PROXY]
+    #[arg(long, value_name = "URL")]
+    origin_proxy: Option<String>,
+
+    /// NICs to connect through, each by an address of it or by its name, comma-separated [env: HTTP_SOURCE_IP]
+    #[arg(long = "source", value_name = "IP|NAME", value_delimiter = ',')]
+    sources: Vec<Nic>,
 
     /// PEM file of certificate authorities to trust besides the system's
     #[arg(long, value_name = "FILE")]
@@ -77,36 +93,53 @@ impl Verify {
     /// Does it.
     pub(super) fn run(self) -> Exit {
         let (deep, json) = (self.deep, self.json);
-        let config = match config::resolve(&self.flags(), &Environment::of_process()) {
+        let config = match prepare(&self.access.flags()) {
             Ok(config) => config,
-            Err(error) => return exit::report(&agent::Error::from(error), false),
+            Err(exit) => return exit,
         };
-        let log = config::Log { path: None, ..config.log.clone() };
-        if let Err(error) = logging::start(&log) {
-            return exit::report(&error, false);
-        }
-        let report = match agent::verify(&config, deep) {
-            Ok(report) => report,
-            Err(error) => return exit::report(&error, true),
-        };
-        let text = if json { as_json(&report) } else { Ok(as_table(&report)) };
-        let shown = text.and_then(|text| io::stdout().write_all(text.as_bytes()));
-        match shown {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                eprintln!("ossc-agent: cannot print the report: {error}");
-                Exit::INTERNAL
-            }
-            _ => Exit::of_verify(report.status),
+        match agent::verify(&config, deep) {
+            Ok(report) => show(&report, json),
+            Err(error) => exit::report(&error, true),
         }
     }
+}
 
-    fn flags(self) -> Flags {
+/// The checked settings of a task that works on a model and its objects, with logging to standard error. Else what to
+/// end with.
+pub(super) fn prepare(flags: &Flags) -> Result<Config, Exit> {
+    let config = config::resolve(flags, &Environment::of_process())
+        .map_err(|error| exit::report(&agent::Error::from(error), false))?;
+    let log = config::Log { path: None, ..config.log.clone() };
+    match logging::start(&log) {
+        Ok(_) => Ok(config),
+        Err(error) => Err(exit::report(&error, false)),
+    }
+}
+
+/// Prints what was found, and says it by the exit status.
+pub(super) fn show(report: &Report, json: bool) -> Exit {
+    let text = if json { as_json(report) } else { Ok(as_table(report)) };
+    let shown = text.and_then(|text| io::stdout().write_all(text.as_bytes()));
+    match shown {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("ossc-agent: cannot print the report: {error}");
+            Exit::INTERNAL
+        }
+        _ => Exit::of_verify(report.status),
+    }
+}
+
+impl Access {
+    /// As a load's flags.
+    pub(super) fn flags(self) -> Flags {
         Flags {
             config: self.config,
             oss_path: self.oss_path,
             oss_endpoint: self.oss_endpoint,
             oss_region: self.oss_region,
             cname: self.cname,
+            origin_proxy: self.origin_proxy,
+            sources: self.sources,
             ca_file: self.ca_file,
             credentials: self.credentials,
             credentials_file: self.credentials_file,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use serde::Deserialize;
 use super::raw::Raw;
 use super::{Environment, Error, Flags};
 use crate::base::{Bytes, Nic};
-use crate::peer::{Config, Name, Security, TlsFiles, Trial};
+use crate::peer::{Config, ManifestFiles, Name, Security, TlsFiles, Trial};
 
 /// Cluster of nodes that were not told another one.
 const DEFAULT_CLUSTER: &str = "ossc";
+/// Two for each of eight nodes; with more of them each block would only come later.
+const DEFAULT_SERVE_SLOTS: NonZeroU32 = NonZeroU32::new(16).unwrap();
 /// Longer than the start of a deployment's nodes is usually spread.
 const DEFAULT_LINGER: Duration = Duration::from_secs(600);
 
@@ -64,9 +67,23 @@ pub struct PeerFlags {
     #[arg(long, value_name = "SIZE")]
     pub peers_serve_rate: Option<Bytes>,
 
+    /// Most blocks sent to other nodes at a time; a few more that their readers wait for [JSON: peers.serveSlots]
+    /// [default: 16]
+    #[arg(long, value_name = "N")]
+    pub peers_serve_slots: Option<NonZeroU32>,
+
     /// With --exit-when-complete: still serve the other nodes for so long [JSON: peers.lingerSec] [default: 600]
     #[arg(long, value_name = "SECONDS")]
     pub peers_linger: Option<u32>,
+
+    /// Manifest that blocks of other nodes are checked against, as `ossc-agent manifest create` writes it [JSON:
+    /// peers.manifest]
+    #[arg(long, value_name = "FILE", requires = "peers_manifest_key")]
+    pub peers_manifest: Option<PathBuf>,
+
+    /// PEM file of the public key that the manifest was signed for [JSON: peers.manifestKey]
+    #[arg(long, value_name = "FILE")]
+    pub peers_manifest_key: Option<PathBuf>,
 
     /// PEM file of the authority whose certificates peers must have [JSON: peers.ca]
     #[arg(long, value_name = "FILE")]
@@ -115,6 +132,9 @@ pub(super) struct RawPeers {
     zone: Option<String>,
     gbps: Option<f64>,
     serve_rate: Option<String>,
+    serve_slots: Option<NonZeroU32>,
+    manifest: Option<PathBuf>,
+    manifest_key: Option<PathBuf>,
     linger_sec: Option<u32>,
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
@@ -195,6 +215,8 @@ pub(super) fn resolve(
         zone: name(&flags.peers_zone, "OSSC_PEERS_ZONE", &raw.zone)?,
         weight,
         serve_rate: serve_rate.map(|rate| rate.0),
+        serve_slots: flags.peers_serve_slots.or(raw.serve_slots).unwrap_or(DEFAULT_SERVE_SLOTS),
+        manifest: manifest(flags, raw)?,
         linger: flags
             .peers_linger
             .or(raw.linger_sec)
@@ -203,6 +225,23 @@ pub(super) fn resolve(
         security,
         trial: trial(env),
     }))
+}
+
+/// The manifest, if there is one, and its key.
+fn manifest(flags: &PeerFlags, raw: &RawPeers) -> Result<Option<ManifestFiles>, Error> {
+    let manifest = flags.peers_manifest.as_ref().or(raw.manifest.as_ref());
+    let public_key = flags.peers_manifest_key.as_ref().or(raw.manifest_key.as_ref());
+    match (manifest, public_key) {
+        (Some(manifest), Some(public_key)) => {
+            Ok(Some(ManifestFiles { manifest: manifest.clone(), public_key: public_key.clone() }))
+        }
+        (None, None) => Ok(None),
+        _ => Err(Error::Value {
+            name: "peers",
+            value: "manifest".to_owned(),
+            wanted: "--peers-manifest and --peers-manifest-key belong together; give both".to_owned(),
+        }),
+    }
 }
 
 /// What tests ask for.

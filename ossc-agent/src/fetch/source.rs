@@ -51,6 +51,11 @@ pub(super) trait Body {
         None
     }
 
+    /// And the BLAKE3 that a manifest asks of it.
+    fn block_proof(&self) -> Option<blake3::Hash> {
+        None
+    }
+
     /// Waits until `next` has its bytes at once. May be dropped and called again.
     async fn fill(&mut self, max: usize) -> Result<(), Fault>;
 
@@ -98,6 +103,10 @@ impl Body for peer::Body {
 
     fn block_crc64(&self) -> Option<u64> {
         Some(Self::block_crc64(self))
+    }
+
+    fn block_proof(&self) -> Option<blake3::Hash> {
+        Self::block_proof(self)
     }
 
     async fn fill(&mut self, max: usize) -> Result<(), Fault> {

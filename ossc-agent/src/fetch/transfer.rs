@@ -106,6 +106,25 @@ impl Pace<'_> {
     }
 }
 
+/// The hash of a block on its way, and what it must be.
+struct Proof {
+    expected: blake3::Hash,
+    hasher: Box<blake3::Hasher>,
+}
+
+impl Proof {
+    fn new(expected: blake3::Hash) -> Self {
+        Self { expected, hasher: Box::default() }
+    }
+
+    /// Takes in the next bytes; with the last ones, what is wrong with the block.
+    fn check(&mut self, bytes: &[u8], are_last: bool) -> Option<peer::BodyError> {
+        self.hasher.update(bytes);
+        let found = are_last.then(|| self.hasher.finalize()).filter(|found| *found != self.expected)?;
+        Some(peer::BodyError::Forged { expected: self.expected, found })
+    }
+}
+
 pub(super) struct Transfer<'a> {
     file: &'a File,
     turns: &'a Turns,
@@ -194,6 +213,7 @@ impl<'a> Transfer<'a> {
         let body_crc = body.block_crc64();
         // Peers alone tell it.
         self.from_peer = body_crc.is_some();
+        let mut proof = body.block_proof().map(Proof::new);
         while self.position < self.end {
             let wanted = self.end - self.position;
             // Pieces end where the next one is aligned in the file, so that the page cache can use large folios.
@@ -215,11 +235,13 @@ impl<'a> Transfer<'a> {
                 let _turn = self.turns.of(self.left.file, &mut self.waited).await;
                 self.file.write_at(self.position, bytes).map_err(Trouble::Write)?;
             }
-            if let Some(promised) = body_crc
-                && let Some(found) = self.wrong_block(bytes, promised)
-            {
-                let cause = peer::BodyError::Corrupt { promised, found }.into();
-                return Err(Fault { remedy: Remedy::TryAgain, cause }.into());
+            let wrong =
+                match body_crc.and_then(|promised| Some((promised, self.wrong_block(bytes, promised)?))) {
+                    Some((promised, found)) => Some(peer::BodyError::Corrupt { promised, found }),
+                    None => proof.as_mut().and_then(|proof| proof.check(bytes, self.ends_block(bytes))),
+                };
+            if let Some(wrong) = wrong {
+                return Err(Fault { remedy: Remedy::TryAgain, cause: wrong.into() }.into());
             }
             if self.accept(bytes) == Flow::Stop {
                 return Ok(Flow::Stop);
@@ -264,10 +286,15 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    /// Whether the next bytes complete a block.
+    fn ends_block(&self, bytes: &[u8]) -> bool {
+        let end = self.layout.range_of(BlockIndex(self.left.blocks.start)).end();
+        self.position + bytes.len() as u64 == end
+    }
+
     /// The checksum of the block that these bytes complete, if it is not the promised one.
     fn wrong_block(&self, bytes: &[u8], promised: u64) -> Option<u64> {
-        let end = self.layout.range_of(BlockIndex(self.left.blocks.start)).end();
-        if self.position + bytes.len() as u64 != end {
+        if !self.ends_block(bytes) {
             return None;
         }
         let mut digest = self.digest;

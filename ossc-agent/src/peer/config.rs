@@ -1,6 +1,7 @@
 //! Settings of the exchange; `config` fills them in from flags, environment and file.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -28,10 +29,14 @@ pub struct Config {
     pub weight: f64,
     /// Most bytes a second sent to peers.
     pub serve_rate: Option<u64>,
+    /// Blocks sent to peers at a time, at most; a few more that their readers wait for.
+    pub serve_slots: NonZeroU32,
     /// How long a node that was told to end when it is complete still serves the others.
     pub linger: Duration,
     /// NICs to connect through, in turn.
     pub sources: Vec<Nic>,
+    /// Blocks of peers must be those of this manifest.
+    pub manifest: Option<ManifestFiles>,
     /// How peers know each other.
     pub security: Security,
     /// For tests and the testbed.
@@ -58,6 +63,15 @@ pub enum Security {
     Tls(TlsFiles),
     /// A key in this file that all nodes share; for networks that nobody else can listen on.
     Psk(PathBuf),
+}
+
+/// A manifest and the key to check it with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestFiles {
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// PEM file of the public key.
+    pub public_key: PathBuf,
 }
 
 /// PEM files.

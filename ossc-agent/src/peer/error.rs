@@ -64,6 +64,31 @@ pub enum Error {
         /// Cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A manifest or a key of one.
+    #[error("cannot {what} {}: {why}", path.display())]
+    Manifest {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The model has changed, or is cut into other blocks.
+    #[error(
+        "the manifest {} says nothing of {key} (version {etag}, blocks of {block_size} bytes); make a new one with \
+         `ossc-agent manifest create`, with the same --block-size if one is set", path.display()
+    )]
+    NotInManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Object key.
+        key: String,
+        /// Its version.
+        etag: String,
+        /// Bytes.
+        block_size: u64,
+    },
     /// Threads or descriptors.
     #[error("cannot start the threads that serve peers; check the limits on threads and open files")]
     Runtime(#[source] io::Error),

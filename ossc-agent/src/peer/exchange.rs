@@ -52,6 +52,7 @@ pub struct OriginRead {
 pub struct Body {
     body: link::Body,
     crc64: u64,
+    proof: Option<Box<blake3::Hash>>,
     audited: Option<Box<PeerRequest>>,
 }
 
@@ -68,6 +69,14 @@ pub enum BodyError {
         promised: u64,
         /// Of the bytes.
         found: u64,
+    },
+    /// The manifest.
+    #[error("a peer's block has BLAKE3 {found}, not the {expected} of the manifest")]
+    Forged {
+        /// In the manifest.
+        expected: blake3::Hash,
+        /// Of the bytes.
+        found: blake3::Hash,
     },
 }
 
@@ -219,7 +228,8 @@ impl Fetching {
                     Ok(crc64) => {
                         self.inner.swarm().answered_after(node, took);
                         self.from = Some((node, reply.by));
-                        return Some(Body { body, crc64, audited: audited.map(Box::new) });
+                        let proof = self.inner.proof(self.pursuit.at()).map(Box::new);
+                        return Some(Body { body, crc64, proof, audited: audited.map(Box::new) });
                     }
                     Err(outcome) => {
                         // Reads what little body there is, so that the connection is kept.
@@ -258,7 +268,7 @@ impl Fetching {
         let outcome = match result {
             Ok(()) => Outcome::Got,
             Err(BodyError::Transport(_)) => Outcome::Failed,
-            Err(BodyError::Corrupt { .. }) => Outcome::Corrupt,
+            Err(BodyError::Corrupt { .. } | BodyError::Forged { .. }) => Outcome::Corrupt,
         };
         if outcome == Outcome::Got {
             let sender = self.inner.swarm().name(node).cloned();
@@ -331,6 +341,12 @@ impl Body {
     #[must_use]
     pub fn block_crc64(&self) -> u64 {
         self.crc64
+    }
+
+    /// BLAKE3 that the block must have, where there is a manifest.
+    #[must_use]
+    pub fn block_proof(&self) -> Option<blake3::Hash> {
+        self.proof.as_deref().copied()
     }
 
     /// Waits until [`Self::next`] has its bytes at once. May be dropped and called again.

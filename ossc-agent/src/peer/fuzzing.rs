@@ -1,20 +1,44 @@
 //! What comes from peers, as functions of bytes for fuzzers: heads, what a node has, checksums, proofs and gossip. A
 //! peer that was let in may run another version, or lie. Driven by `crate::fuzzing`.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::auth::psk;
 use super::bitmap::words_for;
 use super::id::ObjectId;
+use super::manifest::Manifest;
 use super::swarm::{Settings, Swarm};
 use super::wire::{self, Ask};
-use super::{Name, membership, suspects};
-use crate::base::{BlockSize, Layout};
+use super::{Name, manifest, membership, suspects};
+use crate::base::{BlockSize, ETag, Layout, Object};
 
 /// The object of the corpus.
 const OBJECT: [u8; 16] = [0xab; 16];
 /// Its blocks.
 const BLOCKS: u32 = 70;
+
+/// A manifest, whoever signed it. What is read of it is what would be written.
+pub(crate) fn manifest(bytes: &[u8]) {
+    let Ok((_, json)) = manifest::split(bytes) else { return };
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(json) else { return };
+    for entry in &manifest.objects {
+        let block_size = BlockSize::new(entry.block_size);
+        let Some(layout) = block_size.and_then(|size| Layout::new(entry.size, size)) else { continue };
+        let object = Object {
+            key: entry.key.clone(),
+            name: entry.name.clone(),
+            size: entry.size,
+            etag: ETag::new(&entry.etag),
+            modified: SystemTime::UNIX_EPOCH,
+            crc64: None,
+        };
+        if let Some(blocks) = manifest.blocks(&object, layout) {
+            assert_eq!(u32::try_from(blocks.len()), Ok(layout.block_count()));
+        }
+    }
+    let again = serde_json::to_vec(&manifest).and_then(|json| serde_json::from_slice::<Manifest>(&json));
+    assert!(again.is_ok_and(|again| again == manifest));
+}
 
 /// A message of a peer, as each thing that it may be. What is read is acted on as the exchange does.
 pub(crate) fn message(bytes: &[u8]) {

@@ -36,6 +36,8 @@ pub(super) struct Inner {
     /// Every seed was asked once, or the time for it is over.
     pub(super) settled: OnceLock<()>,
     pub(super) trial: Trial,
+    /// By file and block, what they must be; None if anything that has its checksum will do.
+    pub(super) proofs: Option<Vec<Vec<blake3::Hash>>>,
     pub(super) store: Arc<Store>,
     pub(super) pool: Arc<Pool>,
     /// Gets a line for each request to a peer.
@@ -59,6 +61,11 @@ pub(super) struct Came {
 impl Inner {
     pub(super) fn swarm(&self) -> MutexGuard<'_, Swarm> {
         lock(&self.swarm)
+    }
+
+    /// What a block of a peer must be.
+    pub(super) fn proof(&self, (file, block): (FileId, BlockIndex)) -> Option<blake3::Hash> {
+        self.proofs.as_ref()?.get(file.index())?.get(block.0 as usize).copied()
     }
 
     /// What a peer's question is answered at this moment.

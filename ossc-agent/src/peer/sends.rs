@@ -3,6 +3,7 @@
 //! only fetched ahead. A peer that asks for more than its share is told to come again.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,8 +12,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::id::Name;
 
-/// Blocks sent at a time.
-const SENDS: usize = 16;
 /// And blocks that readers wait for, besides.
 const URGENT: usize = 4;
 /// Blocks queued or sent for one peer at a time: what it asks for, and as much again for its readers.
@@ -55,10 +54,10 @@ pub(super) struct Place {
 }
 
 impl Sends {
-    /// `rate` is the most bytes a second.
-    pub(super) fn new(rate: Option<u64>) -> Self {
+    /// `slots` is the most blocks at a time, `rate` the most bytes a second.
+    pub(super) fn new(slots: NonZeroU32, rate: Option<u64>) -> Self {
         Self {
-            ahead: Arc::new(Semaphore::new(SENDS)),
+            ahead: Arc::new(Semaphore::new(slots.get() as usize)),
             urgent: Arc::new(Semaphore::new(URGENT)),
             queued: AtomicU32::new(0),
             sent: Default::default(),
@@ -179,9 +178,11 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    const SLOTS: NonZeroU32 = NonZeroU32::new(16).unwrap();
+
     #[tokio::test]
     async fn a_peer_has_its_share_and_urgent_blocks_their_places() {
-        let sends = Arc::new(Sends::new(None));
+        let sends = Arc::new(Sends::new(SLOTS, None));
         let names: Vec<Name> = (0..3).map(|at| format!("n{at}").parse().unwrap()).collect();
         let mut held = Vec::new();
         for name in &names {
@@ -190,7 +191,7 @@ mod tests {
             held.extend(places);
         }
         assert_eq!(sends.queue(), 3 * PER_PEER);
-        for place in held.iter_mut().take(SENDS) {
+        for place in held.iter_mut().take(SLOTS.get() as usize) {
             place.wait().await;
         }
         let urgent: Name = "urgent".parse().unwrap();
@@ -205,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_waits_for_what_is_being_sent_and_takes_nothing_new() {
-        let sends = Arc::new(Sends::new(None));
+        let sends = Arc::new(Sends::new(SLOTS, None));
         let name: Name = "n".parse().unwrap();
         let place = sends.place(&name, false).unwrap();
         let mut finish = std::pin::pin!(sends.finish(Duration::from_secs(600)));

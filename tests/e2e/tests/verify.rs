@@ -163,3 +163,21 @@ fn finds_ready_files_that_say_nothing() -> anyhow::Result<()> {
     let text = expect(&site, INCOMPLETE, INCOMPLETE)?;
     says(&text, &["cannot be used: its checksum is wrong", "0 of 3"])
 }
+
+#[test]
+fn takes_the_way_to_oss_that_a_load_takes() -> anyhow::Result<()> {
+    let site = loaded()?;
+    site.origin().server().log().clear();
+    let output = verify(&site, &["--source", "127.0.0.9"])?;
+    ensure!(output.status.code() == Some(0), "{output:?}");
+    let requests = site.origin().server().log().select(|_| true);
+    ensure!(!requests.is_empty(), "nothing was asked for");
+    for request in requests {
+        ensure!(request.peer.ip().to_string() == "127.0.0.9", "from another NIC: {request:#?}");
+    }
+    // Nobody listens at the discard port of an address of our own.
+    let output = verify(&site, &["--origin-proxy", "http://127.0.0.9:9"])?;
+    says(&String::from_utf8_lossy(&output.stderr), &["proxy 127.0.0.9:9"])?;
+    ensure!(output.status.code() == Some(exit::NETWORK), "{output:?}");
+    Ok(())
+}
