@@ -38,6 +38,8 @@ const READ_BY_COMMAND: u64 = SIZE / 4;
 /// What the agent says of an order it keeps, and of one it cannot use.
 const ORDER_LEARNED: &str = "order learned";
 const NOT_USED: &str = "the load begins without a learned order";
+/// What it says when accesses are observed from then on.
+const PROBES_ATTACHED: &str = "eBPF probes attached";
 /// What it says when nothing is to be learned.
 const NOT_OBSERVED: &str = "accesses are not observed, as configured";
 /// What it says when there is nothing more to learn.
@@ -104,9 +106,13 @@ fn is_not_learned_where_nobody_is_to_be_observed() -> anyhow::Result<()> {
         empty(&site)?;
         let start = site.start();
         let agent = if observed { start } else { start.argument("--no-observe") }.start()?;
+        agent.wait_for(if observed { PROBES_ATTACHED } else { NOT_OBSERVED })?;
         agent.wait_for(ALL_COMPLETE)?;
         // The gate sees no reader any more.
         site.check_files()?;
+        if observed {
+            agent.wait_for(PROBES_DETACHED)?;
+        }
         let ended = agent.stop()?;
         ended.expect(exit::OK)?;
         let said = |message: &str| ended.log.iter().any(|event| event.message() == message);

@@ -19,6 +19,7 @@ mod hostile;
 mod keeper;
 mod learned_order;
 mod limits;
+mod manifest;
 mod memory;
 mod nics;
 mod on_change;
