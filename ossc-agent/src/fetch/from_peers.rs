@@ -56,7 +56,7 @@ pub(super) async fn from_peers(
             Next::Body(body) => body,
             Next::Origin(reading) => return FromPeers::Not(Some(reading)),
         };
-        match transfer.receive(&mut body, &shared.limit, None).await {
+        match transfer.receive(&mut *body, &shared.limit, None).await {
             Ok(Flow::Continue | Flow::Stop) => {
                 fetching.received(body, Ok(()));
                 return FromPeers::There;

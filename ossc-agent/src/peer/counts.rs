@@ -143,7 +143,7 @@ impl Counts {
             Outcome::NotYet => &mut self.not_yet,
             Outcome::Redirected(_) => &mut self.redirected,
             Outcome::Busy(_) => &mut self.busy,
-            Outcome::Failed => &mut self.failed,
+            Outcome::Failed | Outcome::Crawled => &mut self.failed,
             Outcome::Corrupt => &mut self.corrupt,
         };
         *count += 1;

@@ -20,6 +20,11 @@ use crate::oss::PeerRequest;
 /// Between two looks whether a second peer is to be asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// Between two looks whether a body comes too slowly.
+const LOOK: Duration = Duration::from_millis(500);
+/// Bytes a second that are a crawl whatever is usual: with all places taken, 2 Mbit/s of a network.
+const CRAWL: u64 = 16 << 10;
+
 /// A block on its way from peers.
 pub struct Fetching {
     inner: Arc<Inner>,
@@ -36,7 +41,7 @@ pub struct Fetching {
 #[derive(Debug)]
 pub enum Next {
     /// The block's bytes from a peer.
-    Body(Body),
+    Body(Box<Body>),
     /// The block is to be read from the origin; peers may wait for it as long as this lives.
     Origin(OriginRead),
 }
@@ -52,8 +57,12 @@ pub struct OriginRead {
 pub struct Body {
     body: link::Body,
     crc64: u64,
-    proof: Option<Box<blake3::Hash>>,
-    audited: Option<Box<PeerRequest>>,
+    proof: Option<blake3::Hash>,
+    /// When it began, bytes that were lent since, and how long it may take: `Swarm::slowest`.
+    began: Instant,
+    lent: u64,
+    slowest: (Duration, bool),
+    audited: Option<PeerRequest>,
 }
 
 /// A peer's bytes did not come.
@@ -69,6 +78,14 @@ pub enum BodyError {
         promised: u64,
         /// Of the bytes.
         found: u64,
+    },
+    /// The peer.
+    #[error("a peer's block comes far too slowly: {bytes} bytes in {seconds} s")]
+    Crawls {
+        /// That came.
+        bytes: u64,
+        /// In this time.
+        seconds: u64,
     },
     /// The manifest.
     #[error("a peer's block has BLAKE3 {found}, not the {expected} of the manifest")]
@@ -173,7 +190,7 @@ impl Fetching {
                     self.asked += 1;
                     let ask = Ask { at: self.pursuit.at(), node, role, hop, wait, attempt: self.asked };
                     if let Some(body) = self.answer(ask).await {
-                        return Next::Body(body);
+                        return Next::Body(Box::new(body));
                     }
                 }
             }
@@ -228,8 +245,9 @@ impl Fetching {
                     Ok(crc64) => {
                         self.inner.swarm().answered_after(node, took);
                         self.from = Some((node, reply.by));
-                        let proof = self.inner.proof(self.pursuit.at()).map(Box::new);
-                        return Some(Body { body, crc64, proof, audited: audited.map(Box::new) });
+                        let proof = self.inner.proof(self.pursuit.at());
+                        let (began, slowest) = (Instant::now(), self.inner.swarm().slowest());
+                        return Some(Body { body, crc64, proof, began, lent: 0, slowest, audited });
                     }
                     Err(outcome) => {
                         // Reads what little body there is, so that the connection is kept.
@@ -260,7 +278,7 @@ impl Fetching {
     }
 
     /// What became of the body: the block is there, or why not.
-    pub fn received(&mut self, mut body: Body, result: Result<(), &BodyError>) {
+    pub fn received(&mut self, mut body: Box<Body>, result: Result<(), &BodyError>) {
         if let Some(audited) = &mut body.audited {
             audited.ended(result.err().map(|error| error as &dyn std::error::Error));
         }
@@ -268,6 +286,7 @@ impl Fetching {
         let outcome = match result {
             Ok(()) => Outcome::Got,
             Err(BodyError::Transport(_)) => Outcome::Failed,
+            Err(BodyError::Crawls { .. }) => Outcome::Crawled,
             Err(BodyError::Corrupt { .. } | BodyError::Forged { .. }) => Outcome::Corrupt,
         };
         if outcome == Outcome::Got {
@@ -346,15 +365,31 @@ impl Body {
     /// BLAKE3 that the block must have, where there is a manifest.
     #[must_use]
     pub fn block_proof(&self) -> Option<blake3::Hash> {
-        self.proof.as_deref().copied()
+        self.proof
     }
 
     /// Waits until [`Self::next`] has its bytes at once. May be dropped and called again.
     ///
     /// # Errors
-    /// When the connection breaks or nothing comes for a while. Final.
+    /// When the connection breaks, or nothing or far too little comes for a while. Final.
     pub async fn fill(&mut self, max: usize) -> Result<(), BodyError> {
-        Ok(self.body.fill(max).await?)
+        loop {
+            if let Ok(filled) = tokio::time::timeout(LOOK, self.body.fill(max)).await {
+                return Ok(filled?);
+            }
+            self.check_pace()?;
+        }
+    }
+
+    /// A connection that is kept alive by a byte now and then would keep its block, and a reader, for ever.
+    fn check_pace(&self) -> Result<(), BodyError> {
+        let (took, bytes) = (self.began.elapsed(), self.lent + self.body.come() as u64);
+        let (slowest, is_known) = self.slowest;
+        let least = CRAWL * took.as_secs();
+        if took > slowest && (is_known || bytes < least) {
+            return Err(BodyError::Crawls { bytes, seconds: took.as_secs() });
+        }
+        Ok(())
     }
 
     /// How many bytes of what [`Self::fill`] waits for have come.
@@ -369,6 +404,7 @@ impl Body {
     /// When the connection breaks or nothing comes for a while. Final.
     pub async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, BodyError> {
         let bytes = self.body.next(max).await?;
+        self.lent += bytes.map_or(0, |bytes| bytes.len() as u64);
         if let (Some(audited), Some(bytes)) = (&mut self.audited, bytes) {
             audited.received(bytes.len() as u64);
         }

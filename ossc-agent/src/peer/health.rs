@@ -14,6 +14,8 @@ const GIVEN_UP: u32 = 5;
 pub struct Breaker {
     failures: u32,
     until: Option<Instant>,
+    /// It answers, but blocks do not come from it: only one that does closes the breaker.
+    crawls: bool,
 }
 
 impl Breaker {
@@ -27,7 +29,20 @@ impl Breaker {
         self.failures += 1;
     }
 
-    /// Something worked.
+    /// A block came far too slowly.
+    pub fn crawled(&mut self, now: Instant) {
+        self.failed(now);
+        self.crawls = true;
+    }
+
+    /// It answered.
+    pub fn answered(&mut self) {
+        if !self.crawls {
+            self.succeeded();
+        }
+    }
+
+    /// A block came.
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }
@@ -103,6 +118,20 @@ mod tests {
             breaker.failed(at(100 * round));
         }
         assert!(breaker.has_given_up());
+    }
+
+    #[test]
+    fn answers_do_not_make_up_for_blocks_that_do_not_come() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        breaker.failed(now);
+        breaker.answered();
+        assert!(breaker.is_closed(now));
+        breaker.crawled(now);
+        breaker.answered();
+        assert!(!breaker.is_closed(now));
+        breaker.succeeded();
+        assert!(breaker.is_closed(now));
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub enum Outcome {
     Busy(Duration),
     /// No connection, no reply in time, or a broken one.
     Failed,
+    /// The block came far more slowly than others do.
+    Crawled,
     /// The bytes were not those of their checksum.
     Corrupt,
 }
@@ -223,8 +225,9 @@ impl Swarm {
                 entry.traffic.received.add(bytes);
             }
             match outcome {
-                Outcome::Failed | Outcome::Corrupt => {}
-                _ => entry.breaker.succeeded(),
+                Outcome::Failed | Outcome::Crawled | Outcome::Corrupt => {}
+                Outcome::Got => entry.breaker.succeeded(),
+                _ => entry.breaker.answered(),
             }
         }
         match outcome {
@@ -244,6 +247,7 @@ impl Swarm {
                 pursuit.busy += 1;
             }
             Outcome::Failed => self.failed(node, now),
+            Outcome::Crawled => self.crawled(node, now),
             Outcome::Corrupt => return self.struck(node, now),
         }
         false

@@ -96,8 +96,9 @@ pub struct Swarm {
     furthest: Option<u64>,
     /// How many blocks may be read from the origin at a time.
     pub(super) ramp: Ramp,
-    /// How long blocks take from their choice to their end, on average.
+    /// How long blocks take from their choice to their end, on average, and how many that is known of.
     typical: Duration,
+    landed: u64,
     pub(super) origin_in_flight: u32,
     pub(super) peer_in_flight: u32,
     /// How many of those are guesses.
@@ -159,6 +160,7 @@ impl Swarm {
             furthest: None,
             ramp,
             typical: Duration::ZERO,
+            landed: 0,
             origin_in_flight: 0,
             peer_in_flight: 0,
             guesses: 0,
@@ -222,7 +224,7 @@ impl Swarm {
         }
         (entry.weight, entry.draining, entry.queue) = (news.weight, news.draining, news.queue);
         (entry.alive, entry.silent, entry.heard) = (true, false, Some(now));
-        entry.breaker.succeeded();
+        entry.breaker.answered();
         let mut old = std::mem::replace(&mut entry.have, vec![None; self.files.len()]);
         let told = news.haves.len();
         for (object, words) in news.haves {
@@ -298,6 +300,14 @@ impl Swarm {
     pub(super) fn failed(&mut self, node: NodeIndex, now: Instant) {
         if let Some(entry) = self.nodes.get_mut(node.index()) {
             entry.breaker.failed(now);
+            self.checked = None;
+        }
+    }
+
+    /// A block of a peer came far too slowly.
+    pub(super) fn crawled(&mut self, node: NodeIndex, now: Instant) {
+        if let Some(entry) = self.nodes.get_mut(node.index()) {
+            entry.breaker.crawled(now);
             self.checked = None;
         }
     }

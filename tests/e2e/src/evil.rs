@@ -8,12 +8,16 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use crc_fast::{CrcAlgorithm, checksum};
 
 /// Every block has this size: the tests choose files that are multiples of it.
 const BLOCK: usize = 2 << 20;
+
+/// Between two bytes of one that trickles.
+const TRICKLE: Duration = Duration::from_millis(100);
 
 /// What its checksums are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum Sums {
     Wrong,
     /// None: requests for blocks are never answered.
     Silent,
+    /// Some, and then a byte now and then: too little to be anything, and too much to be silence.
+    Trickling,
 }
 
 /// The running peer.
@@ -79,7 +85,7 @@ fn talk(stream: TcpStream, victim: SocketAddr, sums: Sums, sent: &AtomicU64) -> 
     let zeros = vec![0; BLOCK];
     let crc64 = match sums {
         Sums::Fitting => checksum(CrcAlgorithm::Crc64Xz, &zeros),
-        Sums::Wrong | Sums::Silent => 7,
+        Sums::Wrong | Sums::Silent | Sums::Trickling => 7,
     };
     while let Some(line) = head(&mut reader)?.first() {
         if line.starts_with("GET /v1/have") {
@@ -100,8 +106,15 @@ fn talk(stream: TcpStream, victim: SocketAddr, sums: Sums, sent: &AtomicU64) -> 
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-length: {BLOCK}\r\nx-ossc-crc64: {crc64:016x}\r\n\r\n");
             writer.write_all(head.as_bytes())?;
-            writer.write_all(&zeros)?;
             sent.fetch_add(1, Ordering::AcqRel);
+            if sums == Sums::Trickling {
+                // Until the victim closes the connection.
+                loop {
+                    writer.write_all(&[0])?;
+                    std::thread::sleep(TRICKLE);
+                }
+            }
+            writer.write_all(&zeros)?;
         } else {
             writer.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?;
         }

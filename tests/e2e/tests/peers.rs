@@ -400,6 +400,20 @@ fn a_reader_does_not_wait_for_a_peer_that_does_not_answer() -> anyhow::Result<()
 }
 
 #[test]
+fn a_peer_whose_blocks_never_end_holds_nobody_up() -> anyhow::Result<()> {
+    let _turn = turn::take();
+    let cluster = Cluster::new(2, origin(), shards(2, 64 * MIB))?;
+    let evil = Evil::start(cluster.address(1), cluster.address(0), Sums::Trickling)?;
+    let agent = cluster.start(0).option("--block-size", "2M").option("--peers-discovery", "list").start()?;
+    agent.wait_for(ALL_COMPLETE)?;
+    let ended = agent.stop()?;
+    ended.expect(exit::OK)?;
+    ensure!(evil.sent() > 0, "the peer was never asked: {}", ended.text());
+    cluster.check(0)?;
+    check_sent(&cluster, 100)
+}
+
+#[test]
 fn a_load_goes_on_when_a_node_dies() -> anyhow::Result<()> {
     let _turn = turn::take();
     let cluster = Cluster::new(4, origin(), shards(2, 96 * MIB))?;

@@ -6,6 +6,9 @@ use super::{At, NodeIndex, Swarm};
 use crate::base::{BlockIndex, FileId};
 use crate::peer::id::ObjectId;
 
+/// Blocks that have come before their usual time is known.
+const KNOWN: u64 = 16;
+
 /// Where a block in flight comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::peer) enum Flight {
@@ -108,6 +111,7 @@ impl Swarm {
         let Some(landed) = self.remove(at) else { return };
         let took = now.saturating_duration_since(landed.since);
         self.typical = if self.typical.is_zero() { took } else { self.typical * 15 / 16 + took / 16 };
+        self.landed += 1;
         if let Some(reading) = landed.reading {
             self.ramp.landed(now.saturating_duration_since(reading), under_way);
         }
@@ -121,6 +125,12 @@ impl Swarm {
         }
         self.guesses -= u32::from(removed.guess);
         Some(removed)
+    }
+
+    /// How long a block may be on its way from a peer, and whether enough have come to tell that that is long: else only
+    /// what hardly moves is too slow.
+    pub(in crate::peer) fn slowest(&self) -> (Duration, bool) {
+        (self.patience(), self.landed >= KNOWN)
     }
 
     /// How long a block may be tried to be had from peers: on a crowded network all blocks take long.
