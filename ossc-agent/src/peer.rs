@@ -140,7 +140,7 @@ impl Peers {
         let files = store.files().iter();
         let files =
             files.map(|file| (ObjectId::of(bucket, file.object(), file.layout()), file.layout())).collect();
-        let proofs = config.manifest.as_ref().map(|files| proofs(files, &store)).transpose()?;
+        let proofs = config.manifest.as_ref().map(|files| proofs(files, bucket, &store)).transpose()?;
         let started = Instant::now();
         // Some connections are left for the origin: peers wait for what this node reads.
         let settings = swarm::Settings {
@@ -304,11 +304,11 @@ impl Drop for Running {
 }
 
 /// What the blocks of each file must be.
-fn proofs(files: &ManifestFiles, store: &Store) -> Result<Vec<Vec<blake3::Hash>>, Error> {
+fn proofs(files: &ManifestFiles, bucket: &str, store: &Store) -> Result<Vec<Vec<blake3::Hash>>, Error> {
     let manifest = Manifest::read(&files.manifest, &files.public_key)?;
     let blocks = |file: &crate::store::File| {
         let (object, layout) = (file.object(), file.layout());
-        manifest.blocks(object, layout).ok_or_else(|| Error::NotInManifest {
+        manifest.blocks(bucket, object, layout).ok_or_else(|| Error::NotInManifest {
             path: files.manifest.clone(),
             key: object.key.clone(),
             etag: object.etag.as_str().to_owned(),

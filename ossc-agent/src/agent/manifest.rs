@@ -12,13 +12,12 @@ use crc_fast::{CrcAlgorithm, Digest};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::verify::{FileReport, Finding, Report, Status};
+use super::verify::{FileReport, Finding, Report, Status, listed};
 use super::{Error, ManifestError};
 use crate::base::{BlockIndex, BlockSize, Layout, Object};
 use crate::config::Config;
-use crate::oss;
 use crate::peer::manifest::{Entry, Hash, Manifest};
-use crate::sys::{self, file};
+use crate::sys::file;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -45,18 +44,17 @@ struct Sums {
 /// # Errors
 /// When OSS cannot be asked, a file cannot be read or is not what OSS has, or the manifest cannot be written.
 pub fn create(config: &Config, key: &Path, out: &Path) -> Result<Made, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(sys::Error::when("start the event loop"))?;
-    let client = oss::Client::new(config.oss.clone())?;
-    let objects = runtime.block_on(client.list())?;
+    let (runtime, client, objects) = listed(config)?;
     let total = objects.iter().map(|object| object.size).sum();
     // As the store does it.
     let block_size = config.store.block_size.unwrap_or_else(|| BlockSize::for_model(total));
     let mut manifest = Manifest { bucket: config.oss.bucket.clone(), objects: Vec::new() };
     for object in objects {
         let known = runtime.block_on(client.head(&object.key))?;
+        if (known.size, &known.etag) != (object.size, &object.etag) {
+            let why = "the object was replaced in OSS meanwhile; load it again".to_owned();
+            return Err(ManifestError { name: object.name, why }.into());
+        }
         let entry = entry(&config.store.model_dir, &object, known.crc64, block_size)?;
         manifest.objects.push(entry);
     }

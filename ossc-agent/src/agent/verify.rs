@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::Error;
 use crate::base::Object;
@@ -77,12 +78,7 @@ const REMOVE: &str = "remove the file if it is not wanted any more";
 
 /// Compares. Called by `cli` with a checked config; `deep` as on the command line.
 pub fn verify(config: &Config, deep: bool) -> Result<Report, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(sys::Error::when("start the event loop"))?;
-    let client = oss::Client::new(config.oss.clone())?;
-    let objects = runtime.block_on(client.list())?;
+    let (runtime, client, objects) = listed(config)?;
     let model_dir = &config.store.model_dir;
     let inspection = store::inspect(model_dir, &config.oss.prefix, objects)?;
     let mut files = Vec::with_capacity(inspection.files.len());
@@ -102,6 +98,17 @@ pub fn verify(config: &Config, deep: bool) -> Result<Report, Error> {
         deep,
         files,
     })
+}
+
+/// What OSS has of the model, and what to ask it further with.
+pub(super) fn listed(config: &Config) -> Result<(Runtime, oss::Client, Vec<Object>), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(sys::Error::when("start the event loop"))?;
+    let client = oss::Client::new(config.oss.clone())?;
+    let objects = runtime.block_on(client.list())?;
+    Ok((runtime, client, objects))
 }
 
 impl FileReport {

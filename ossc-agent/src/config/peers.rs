@@ -78,7 +78,7 @@ pub struct PeerFlags {
 
     /// Manifest that blocks of other nodes are checked against, as `ossc-agent manifest create` writes it [JSON:
     /// peers.manifest]
-    #[arg(long, value_name = "FILE", requires = "peers_manifest_key")]
+    #[arg(long, value_name = "FILE")]
     pub peers_manifest: Option<PathBuf>,
 
     /// PEM file of the public key that the manifest was signed for [JSON: peers.manifestKey]

@@ -20,8 +20,6 @@ use crate::oss::PeerRequest;
 /// Between two looks whether a second peer is to be asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Between two looks whether a body comes too slowly.
-const LOOK: Duration = Duration::from_millis(500);
 /// Bytes a second that are a crawl whatever is usual: with all places taken, 2 Mbit/s of a network.
 const CRAWL: u64 = 16 << 10;
 
@@ -58,11 +56,28 @@ pub struct Body {
     body: link::Body,
     crc64: u64,
     proof: Option<blake3::Hash>,
-    /// When it began, bytes that were lent since, and how long it may take: `Swarm::slowest`.
-    began: Instant,
-    lent: u64,
-    slowest: (Duration, bool),
+    pace: Pace,
     audited: Option<PeerRequest>,
+}
+
+/// How fast a body comes. One that is kept alive by a byte now and then would keep its block, and a reader, for ever.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    began: Instant,
+    /// Bytes that were lent since.
+    lent: u64,
+    /// How long it may take: `Swarm::slowest`.
+    slowest: (Duration, bool),
+}
+
+impl Pace {
+    /// What is wrong with it when so many bytes have come of the next ones.
+    fn fault(&self, come: usize) -> Option<BodyError> {
+        let (took, bytes) = (self.began.elapsed(), self.lent + come as u64);
+        let (slowest, is_known) = self.slowest;
+        let crawls = took > slowest && (is_known || bytes < CRAWL * took.as_secs());
+        crawls.then_some(BodyError::Crawls { bytes, seconds: took.as_secs() })
+    }
 }
 
 /// A peer's bytes did not come.
@@ -246,8 +261,9 @@ impl Fetching {
                         self.inner.swarm().answered_after(node, took);
                         self.from = Some((node, reply.by));
                         let proof = self.inner.proof(self.pursuit.at());
-                        let (began, slowest) = (Instant::now(), self.inner.swarm().slowest());
-                        return Some(Body { body, crc64, proof, began, lent: 0, slowest, audited });
+                        let slowest = self.inner.swarm().slowest();
+                        let pace = Pace { began: Instant::now(), lent: 0, slowest };
+                        return Some(Body { body, crc64, proof, pace, audited });
                     }
                     Err(outcome) => {
                         // Reads what little body there is, so that the connection is kept.
@@ -373,23 +389,9 @@ impl Body {
     /// # Errors
     /// When the connection breaks, or nothing or far too little comes for a while. Final.
     pub async fn fill(&mut self, max: usize) -> Result<(), BodyError> {
-        loop {
-            if let Ok(filled) = tokio::time::timeout(LOOK, self.body.fill(max)).await {
-                return Ok(filled?);
-            }
-            self.check_pace()?;
-        }
-    }
-
-    /// A connection that is kept alive by a byte now and then would keep its block, and a reader, for ever.
-    fn check_pace(&self) -> Result<(), BodyError> {
-        let (took, bytes) = (self.began.elapsed(), self.lent + self.body.come() as u64);
-        let (slowest, is_known) = self.slowest;
-        let least = CRAWL * took.as_secs();
-        if took > slowest && (is_known || bytes < least) {
-            return Err(BodyError::Crawls { bytes, seconds: took.as_secs() });
-        }
-        Ok(())
+        let pace = self.pace;
+        let filled = self.body.fill(max, |come| pace.fault(come).is_none()).await;
+        filled.map_err(|error| pace.fault(self.body.come()).unwrap_or_else(|| error.into()))
     }
 
     /// How many bytes of what [`Self::fill`] waits for have come.
@@ -404,7 +406,7 @@ impl Body {
     /// When the connection breaks or nothing comes for a while. Final.
     pub async fn next(&mut self, max: usize) -> Result<Option<&[u8]>, BodyError> {
         let bytes = self.body.next(max).await?;
-        self.lent += bytes.map_or(0, |bytes| bytes.len() as u64);
+        self.pace.lent += bytes.map_or(0, |bytes| bytes.len() as u64);
         if let (Some(audited), Some(bytes)) = (&mut self.audited, bytes) {
             audited.received(bytes.len() as u64);
         }

@@ -32,7 +32,7 @@ pub(crate) fn manifest(bytes: &[u8]) {
             modified: SystemTime::UNIX_EPOCH,
             crc64: None,
         };
-        if let Some(blocks) = manifest.blocks(&object, layout) {
+        if let Some(blocks) = manifest.blocks(&manifest.bucket, &object, layout) {
             assert_eq!(u32::try_from(blocks.len()), Ok(layout.block_count()));
         }
     }

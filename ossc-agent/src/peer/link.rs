@@ -279,8 +279,9 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Waits until the next bytes can be lent. May be dropped and called again.
-    pub(super) async fn fill(&mut self, max: usize) -> io::Result<()> {
+    /// Waits until the next bytes can be lent, as long as `goes_on` says so of how many of them have come; else it has
+    /// timed out. May be dropped and called again.
+    pub(super) async fn fill(&mut self, max: usize, goes_on: impl Fn(usize) -> bool) -> io::Result<()> {
         if self.missing == 0 {
             return Ok(());
         }
@@ -301,6 +302,9 @@ impl Body {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             self.filled += count;
+            if self.filled < room && !goes_on(self.filled) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
         Ok(())
     }
@@ -316,7 +320,7 @@ impl Body {
             self.finish();
             return Ok(None);
         }
-        self.fill(max).await?;
+        self.fill(max, |_| true).await?;
         let (filled, Some(buffer)) = (std::mem::take(&mut self.filled), self.buffer.as_ref()) else {
             return Err(io::ErrorKind::NotConnected.into());
         };

@@ -96,16 +96,16 @@ impl TryFrom<String> for Hash {
 }
 
 impl Manifest {
-    /// What the blocks of this version of an object must be, cut like this. None if the manifest does not say.
+    /// What the blocks of this version of an object of `bucket` must be, cut like this. None if the manifest does not say.
     #[must_use]
-    pub fn blocks(&self, object: &Object, layout: Layout) -> Option<Vec<blake3::Hash>> {
+    pub fn blocks(&self, bucket: &str, object: &Object, layout: Layout) -> Option<Vec<blake3::Hash>> {
         let block_size = layout.block_size().bytes();
         let is_it = |entry: &&Entry| {
             entry.key == object.key
                 && entry.etag == object.etag.as_str()
                 && (entry.size, entry.block_size) == (object.size, block_size)
         };
-        let entry = self.objects.iter().find(is_it)?;
+        let entry = self.objects.iter().filter(|_| self.bucket == bucket).find(is_it)?;
         let complete = u32::try_from(entry.blocks.len()) == Ok(layout.block_count());
         complete.then(|| entry.blocks.iter().map(|hash| hash.0).collect())
     }
@@ -245,13 +245,14 @@ mod tests {
     #[test]
     fn speaks_of_one_version_in_blocks_of_one_size() {
         let (object, layout, manifest) = model();
-        assert_eq!(manifest.blocks(&object, layout).unwrap()[0], blake3::hash(b"first"));
+        assert_eq!(manifest.blocks("b", &object, layout).unwrap()[0], blake3::hash(b"first"));
+        assert_eq!(manifest.blocks("other", &object, layout), None);
         let newer = Object { etag: ETag::new("v2"), ..object.clone() };
-        assert_eq!(manifest.blocks(&newer, layout), None);
+        assert_eq!(manifest.blocks("b", &newer, layout), None);
         let coarse = Layout::new(object.size, BlockSize::MAX).unwrap();
-        assert_eq!(manifest.blocks(&object, coarse), None);
+        assert_eq!(manifest.blocks("b", &object, coarse), None);
         let mut short = manifest.clone();
         short.objects[0].blocks.pop();
-        assert_eq!(short.blocks(&object, layout), None);
+        assert_eq!(short.blocks("b", &object, layout), None);
     }
 }
